@@ -1,0 +1,66 @@
+// swift-tools-version: 6.2
+//
+// One manifest for both worlds. Nothing here mentions Embedded Swift: a toolset file (Toolsets/*.json) plus
+// --triple turns the libOS targets into an image; the default build turns the same targets into ordinary
+// hosted modules for the command and the tests.
+
+import PackageDescription
+
+let strict: [SwiftSetting] = [
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+// Modules that must also build embedded: the hosted build already refuses what Embedded Swift lacks.
+let shared = strict + [.treatWarning("EmbeddedRestrictions", as: .error)]
+
+func library(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+  .target(name: name, dependencies: dependencies, swiftSettings: shared)
+}
+
+let package = Package(
+  name: "swiftlet",
+  products: [
+    .executable(name: "swiftlet", targets: ["swiftlet"]),
+    // A static library, so that a hosted build never tries to link it: `make` links it with its own script.
+    .library(name: "LinuxHostImage", type: .static, targets: ["LinuxHostImage"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0")
+  ],
+  targets: [
+    // The libOS, lowest first. Each imports only what stands above it in this list.
+    .target(name: "CMachine"),
+    library("ABI"),
+    library("Net"),
+    library("Image"),
+    library("Tasks", ["ABI", "CMachine"]),
+    library("VFS", ["ABI", "CMachine", "Tasks"]),
+    library("Processes", ["ABI", "CMachine", "Tasks", "VFS", "Image"]),
+    library("Sockets", ["ABI", "CMachine", "Tasks", "VFS", "Net"]),
+    library("Syscalls", ["ABI", "CMachine", "Tasks", "VFS", "Processes", "Sockets"]),
+
+    // The Linux host. A hosted build compiles it but never links it.
+    .target(name: "CEmbeddedRuntime"),
+    .target(name: "CLinuxHost"),
+    library("LinuxHost", ["ABI", "CMachine", "CLinuxHost", "Tasks"]),
+    library(
+      "LinuxHostImage",
+      [
+        "ABI", "CMachine", "CLinuxHost", "CEmbeddedRuntime", "Image", "LinuxHost", "Net", "Processes",
+        "Sockets", "Syscalls", "Tasks", "VFS",
+      ]),
+
+    // Hosted only: the command.
+    .target(name: "ImageBuilder", dependencies: ["Image"], swiftSettings: strict),
+    .executableTarget(
+      name: "swiftlet",
+      dependencies: [
+        "Image", "ImageBuilder", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ], swiftSettings: strict),
+
+    .testTarget(name: "NetTests", dependencies: ["Net"]),
+    .testTarget(name: "ImageTests", dependencies: ["Image", "ImageBuilder"]),
+    .testTarget(name: "VFSTests", dependencies: ["VFS", "Tasks", "ABI"]),
+    .testTarget(name: "ProcessesTests", dependencies: ["Processes", "VFS", "Tasks", "ABI"]),
+  ])
