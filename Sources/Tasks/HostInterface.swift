@@ -1,0 +1,79 @@
+public import ABI
+public import CMachine
+
+/// Access that a mapping gives.
+public struct Protection: OptionSet, Sendable {
+  public let rawValue: UInt32
+  @inlinable public init(rawValue: UInt32) { self.rawValue = rawValue }
+  @inlinable public static var read: Protection { Protection(rawValue: 1) }
+  @inlinable public static var write: Protection { Protection(rawValue: 2) }
+  @inlinable public static var execute: Protection { Protection(rawValue: 4) }
+}
+
+/// What a region of a process shows.
+public enum Backing {
+  /// Zeroed memory of the process's own; copied on write by `fork`.
+  case anonymous
+  /// Frames of the arena from this byte offset on; writes are seen by everybody.
+  case shared(arenaOffset: UInt)
+  /// Frames of the arena from this byte offset on; writes stay with the process.
+  case copyOnWrite(arenaOffset: UInt)
+}
+
+/// The only door to the outside: what a host does for the libOS. Implemented once a host.
+///
+/// All addresses are page aligned; the libOS has checked them against the ranges it reserves.
+public protocol HostInterface: AnyObject {
+  // Memory of the current process.
+  func map(address: UInt, length: UInt, protection: Protection, backing: Backing) throws(Errno)
+  func unmap(address: UInt, length: UInt) throws(Errno)
+  func protect(address: UInt, length: UInt, protection: Protection) throws(Errno)
+  func move(from: UInt, length: UInt, to: UInt, newLength: UInt) throws(Errno)
+  /// Drops the contents of private memory: reads give zeros (anonymous) or the frames (copyOnWrite) again.
+  func discard(address: UInt, length: UInt) throws(Errno)
+  /// Gives frames of the arena back; they read as zeros afterwards.
+  func release(arenaOffset: UInt, length: UInt)
+
+  // Threads. `block` describes the new thread; it starts by leaving the libOS with the frame that it finds there.
+  func startThread(_ block: UnsafeMutablePointer<thread_block>) throws(Errno)
+  /// Starts a thread in a copy of the current address space.
+  func startProcess(_ block: UnsafeMutablePointer<thread_block>) throws(Errno)
+  /// Ends the calling thread (and its address space with the last one), once `word` may be seen as zero.
+  func endThread(clearing word: UnsafeMutablePointer<UInt32>) -> Never
+  /// Sleeps while `*word == expected`, until `deadline` (monotonic nanoseconds, `UInt64.max` for ever).
+  func park(word: UnsafeMutablePointer<UInt32>, expected: UInt32, deadline: UInt64)
+  func unpark(word: UnsafeMutablePointer<UInt32>)
+  /// Interrupts a thread that runs application code, so that it enters the libOS.
+  func kick(_ block: UnsafeMutablePointer<thread_block>)
+  /// Sets the program's FS base (thread-local storage) of the calling thread.
+  func setThreadPointer(_ address: UInt)
+  func yield()
+
+  // Time and entropy.
+  var monotonicNanoseconds: UInt64 { get }
+  var realtimeNanoseconds: UInt64 { get }
+  func fillRandom(_ bytes: UnsafeMutableRawBufferPointer)
+
+  // Devices.
+  /// Waits for the network or the console, or for `wakePoller`, until `deadline`.
+  func pollDevices(console: Bool, network: Bool, deadline: UInt64) -> DeviceEvents
+  func wakePoller()
+  func readConsole(_ bytes: UnsafeMutableRawBufferPointer) throws(Errno) -> Int
+  func writeConsole(_ stream: Int, _ bytes: UnsafeRawBufferPointer) throws(Errno) -> Int
+  func readFrame(_ bytes: UnsafeMutableRawBufferPointer) -> Int
+  func writeFrame(header: UnsafeRawBufferPointer, _ bytes: UnsafeRawBufferPointer) -> Bool
+
+  // End.
+  func exit(status: Int32) -> Never
+}
+
+/// What `pollDevices` found.
+public struct DeviceEvents: OptionSet, Sendable {
+  public let rawValue: UInt32
+  @inlinable public init(rawValue: UInt32) { self.rawValue = rawValue }
+  @inlinable public static var console: DeviceEvents { DeviceEvents(rawValue: 1) }
+  @inlinable public static var network: DeviceEvents { DeviceEvents(rawValue: 2) }
+}
+
+/// The host below, set once before anything else runs.
+nonisolated(unsafe) public var host: (any HostInterface)! = nil

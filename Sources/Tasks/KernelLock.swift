@@ -1,0 +1,26 @@
+import CMachine
+
+/// The one lock of the libOS: held by a thread from the gate until it leaves or sleeps.
+///
+/// One lock, because every object of the libOS is then plain Swift with no data races, and because the calls are
+/// short; calls that touch no shared state (the clock, ids) never take it. It is shared between host processes:
+/// spin briefly, then park. 0 free, 1 held, 2 held and somebody sleeps.
+public struct KernelLock {
+  nonisolated(unsafe) static var word: UInt32 = 0
+  static let spins = 200
+
+  public static func acquire() {
+    if machine_compare_exchange(&word, 0, 1) != 0 { return }
+    for _ in 0..<spins {
+      machine_pause()
+      if machine_load(&word) == 0, machine_compare_exchange(&word, 0, 1) != 0 { return }
+    }
+    while machine_exchange(&word, 2) != 0 {
+      host.park(word: &word, expected: 2, deadline: .max)
+    }
+  }
+
+  public static func release() {
+    if machine_exchange(&word, 0) == 2 { host.unpark(word: &word) }
+  }
+}

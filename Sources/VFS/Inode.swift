@@ -1,0 +1,77 @@
+public import ABI
+public import Tasks
+
+/// What stat(2) tells of a file.
+public struct FileStatus {
+  public var device: UInt64 = 0
+  public var inode: UInt64 = 0
+  public var mode: UInt32 = 0
+  public var links: UInt32 = 1
+  public var user: UInt32 = 0
+  public var group: UInt32 = 0
+  /// Device number of a device file.
+  public var rawDevice: UInt64 = 0
+  public var size: Int64 = 0
+  public var blockSize: Int32 = 4096
+  /// 512-byte units.
+  public var blocks: Int64 = 0
+  /// Nanoseconds since the epoch.
+  public var accessed: UInt64 = 0
+  public var modified: UInt64 = 0
+  public var changed: UInt64 = 0
+  public init() {}
+}
+
+/// A file of a file system: regular file, directory, symbolic link, device, FIFO or socket.
+///
+/// One object a file while it is in use. Kernel lock held for every call. Permission checks are the caller's (path
+/// walk); these calls do the work. Directory calls on anything else give ENOTDIR.
+open class Inode {
+  public final var status: FileStatus
+
+  public init(status: FileStatus) { self.status = status }
+
+  public final var type: UInt32 { status.mode & 0o170000 }
+  public final var isDirectory: Bool { type == 0o040000 }
+  public final var isRegular: Bool { type == 0o100000 }
+  public final var isSymlink: Bool { type == 0o120000 }
+
+  /// stat(2): subclasses that compute sizes override it.
+  open func currentStatus() -> FileStatus { status }
+
+  // Directories.
+  open func lookup(_ name: [UInt8]) throws(Errno) -> Inode { throw .notDirectory }
+  /// Makes a file of `mode` (type and permissions); `device` for device files, `target` for symbolic links.
+  open func create(_ name: [UInt8], mode: UInt32, user: UInt32, group: UInt32, device: UInt64, target: [UInt8])
+    throws(Errno) -> Inode
+  { throw .notDirectory }
+  open func link(_ name: [UInt8], to inode: Inode) throws(Errno) { throw .notDirectory }
+  /// Removes a name; a directory must be empty and `directory` true (rmdir).
+  open func unlink(_ name: [UInt8], directory: Bool) throws(Errno) { throw .notDirectory }
+  open func rename(_ name: [UInt8], to newParent: Inode, as newName: [UInt8], flags: UInt32) throws(Errno) {
+    throw .notDirectory
+  }
+  open func readLink() throws(Errno) -> [UInt8] { throw .invalid }
+
+  // All.
+  open func setAttributes(mode: UInt32?, user: UInt32?, group: UInt32?) throws(Errno) {
+    if let mode { status.mode = type | (mode & 0o7777) }
+    if let user { status.user = user }
+    if let group { status.group = group }
+    status.changed = host.realtimeNanoseconds
+  }
+  open func setTimes(accessed: UInt64?, modified: UInt64?) throws(Errno) {
+    if let accessed { status.accessed = accessed }
+    if let modified { status.modified = modified }
+    status.changed = host.realtimeNanoseconds
+  }
+  open func truncate(_ size: Int64) throws(Errno) { throw .invalid }
+  /// Opens the file (permissions checked, O_CREAT, O_EXCL and O_TRUNC already dealt with).
+  open func open(flags: UInt32) throws(Errno) -> OpenFile { throw .noSuchDevice }
+
+  // Regular files whose contents are frames of the arena: what mmap(2) maps.
+  /// The arena offset of the frame that holds page `index`, made if there is none; nil if the file is not mappable.
+  open func frame(page index: Int) throws(Errno) -> UInt? { nil }
+  /// Mappings that show this file; frames must stay while it is not 0.
+  public final var mappings = 0
+}

@@ -1,0 +1,57 @@
+public import ABI
+public import Tasks
+
+/// What an open file is ready for, as epoll(7) and poll(2) number it.
+public struct Readiness: OptionSet, Sendable {
+  public let rawValue: UInt32
+  @inlinable public init(rawValue: UInt32) { self.rawValue = rawValue }
+  @inlinable public static var readable: Readiness { Readiness(rawValue: 0x1) }
+  @inlinable public static var priority: Readiness { Readiness(rawValue: 0x2) }
+  @inlinable public static var writable: Readiness { Readiness(rawValue: 0x4) }
+  @inlinable public static var error: Readiness { Readiness(rawValue: 0x8) }
+  @inlinable public static var hangup: Readiness { Readiness(rawValue: 0x10) }
+  @inlinable public static var readHangup: Readiness { Readiness(rawValue: 0x2000) }
+}
+
+/// An open file description (open(2), NOTES): what descriptors refer to, after `dup` and `fork` several of them.
+///
+/// Subclasses: regular files and directories, pipes, sockets, terminals, event files. Kernel lock held for every
+/// call; calls that must wait sleep on a `WaitQueue` (which gives the lock up) unless `isNonblocking`.
+open class OpenFile {
+  /// Access mode and status flags (O_APPEND, O_NONBLOCK, …), as open(2) numbers them.
+  public final var flags: UInt32
+  /// The next byte that read(2) and write(2) use, for files that have an offset.
+  public final var offset: Int64 = 0
+  /// The file's inode; anonymous files (epoll, eventfd) have one of their own for fstat(2).
+  public final let inode: Inode
+  /// The path it was opened by, for /proc/PID/fd, maps and *at calls.
+  public final var path: Path?
+  /// Descriptors that refer to this description. `released()` is called when it becomes 0.
+  public final var references = 0
+
+  public init(inode: Inode, flags: UInt32) {
+    self.inode = inode
+    self.flags = flags
+  }
+
+  public final var isNonblocking: Bool { flags & 0o4000 != 0 }
+  public final var isReadable: Bool { flags & 3 != 1 }
+  public final var isWritable: Bool { flags & 3 != 0 }
+
+  /// Reads at the offset, moves it, and says how many bytes; 0 at the end. EOF, EAGAIN, EINTR as read(2).
+  open func read(_ slice: UserSlice) throws(Errno) -> Int { throw .invalid }
+  open func write(_ slice: UserSlice) throws(Errno) -> Int { throw .invalid }
+  /// pread(2), pwrite(2): ESPIPE where there is no offset.
+  open func read(_ slice: UserSlice, at offset: Int64) throws(Errno) -> Int { throw .illegalSeek }
+  open func write(_ slice: UserSlice, at offset: Int64) throws(Errno) -> Int { throw .illegalSeek }
+  open func seek(_ offset: Int64, whence: Int32) throws(Errno) -> Int64 { throw .illegalSeek }
+  open func control(_ request: UInt32, argument: UInt) throws(Errno) -> Int { throw .notTerminal }
+  open func readiness() -> Readiness { [.readable, .writable] }
+  /// Woken when `readiness` may have changed; nil for files that are always ready.
+  open var waitQueue: WaitQueue? { nil }
+  open func synchronize() throws(Errno) { throw .invalid }
+  /// getdents64(2).
+  open func readDirectory(_ slice: UserSlice) throws(Errno) -> Int { throw .notDirectory }
+  /// The last descriptor is gone.
+  open func released() {}
+}
