@@ -1,1 +1,232 @@
-// Filled in by the following commits.
+public import ABI
+import CLinuxHost
+public import CMachine
+public import Tasks
+
+/// The host interface over Linux: one host process per application process, one host thread per application thread.
+public final class LinuxHost: HostInterface {
+  let arenaDescriptor: Int
+  var networkDescriptor = -1
+  var networkIsStream = false
+  var wakeDescriptor = -1
+  let clockFunction: UInt64
+  let hasFSGSBase: Bool
+  /// Host process that waits for the others; they die with it.
+  nonisolated(unsafe) static var supervisor = 0
+  nonisolated(unsafe) static var exitStatus: Int32 = 0
+  nonisolated(unsafe) static var hasExited: UInt32 = 0
+
+  init(arenaDescriptor: Int, clockFunction: UInt64, hasFSGSBase: Bool) {
+    self.arenaDescriptor = arenaDescriptor
+    self.clockFunction = clockFunction
+    self.hasFSGSBase = hasFSGSBase
+  }
+
+  // MARK: Memory
+
+  public func map(address: UInt, length: UInt, protection: Protection, backing: Backing) throws(Errno) {
+    let fixed = 0x10
+    var flags = fixed
+    var descriptor = -1
+    var offset: UInt = 0
+    switch backing {
+    case .anonymous: flags |= 0x22 | 0x4000  // MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE
+    case .shared(let arenaOffset):
+      flags |= 0x01
+      descriptor = arenaDescriptor
+      offset = arenaOffset
+    case .copyOnWrite(let arenaOffset):
+      flags |= 0x02 | 0x4000
+      descriptor = arenaDescriptor
+      offset = arenaOffset
+    }
+    _ = try LinuxCall.check(
+      LinuxCall.raw(
+        LinuxCall.mmap, Int(bitPattern: address), Int(bitPattern: length), Int(protection.rawValue), flags,
+        descriptor, Int(bitPattern: offset)))
+  }
+
+  public func unmap(address: UInt, length: UInt) throws(Errno) {
+    _ = try LinuxCall.check(
+      LinuxCall.raw(LinuxCall.munmap, Int(bitPattern: address), Int(bitPattern: length)))
+  }
+
+  public func protect(address: UInt, length: UInt, protection: Protection) throws(Errno) {
+    _ = try LinuxCall.check(
+      LinuxCall.raw(
+        LinuxCall.mprotect, Int(bitPattern: address), Int(bitPattern: length), Int(protection.rawValue)))
+  }
+
+  public func move(from: UInt, length: UInt, to: UInt, newLength: UInt) throws(Errno) {
+    _ = try LinuxCall.check(
+      LinuxCall.raw(
+        LinuxCall.mremap, Int(bitPattern: from), Int(bitPattern: length), Int(bitPattern: newLength), 3,
+        Int(bitPattern: to)))
+  }
+
+  public func discard(address: UInt, length: UInt) throws(Errno) {
+    _ = try LinuxCall.check(
+      LinuxCall.raw(LinuxCall.madvise, Int(bitPattern: address), Int(bitPattern: length), 4))
+  }
+
+  public func release(arenaOffset: UInt, length: UInt) {
+    // FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
+    _ = LinuxCall.raw(
+      LinuxCall.fallocate, arenaDescriptor, 3, Int(bitPattern: arenaOffset), Int(bitPattern: length))
+  }
+
+  // MARK: Threads
+
+  public func startThread(_ block: UnsafeMutablePointer<thread_block>) throws(Errno) {
+    // CLONE_VM | FS | FILES | SIGHAND | THREAD | SYSVSEM
+    try start(block, flags: 0x0005_0f00)
+  }
+
+  public func startProcess(_ block: UnsafeMutablePointer<thread_block>) throws(Errno) {
+    // CLONE_PARENT: every host process is a child of the supervisor, which hears of its end. SIGCHLD.
+    try start(block, flags: 0x8000 | 17)
+  }
+
+  private func start(_ block: UnsafeMutablePointer<thread_block>, flags: Int) throws(Errno) {
+    block.pointee.host_thread = 0
+    _ = try LinuxCall.check(host_clone(flags, block.pointee.frame, block))
+  }
+
+  /// A new host thread's first call, still without GS.
+  func started(_ block: UnsafeMutablePointer<thread_block>) {
+    _ = LinuxCall.raw(LinuxCall.archPrctl, 0x1001, Int(bitPattern: block))
+    if block.pointee.fs_base != 0 { setThreadPointer(UInt(block.pointee.fs_base)) }
+    _ = LinuxCall.raw(LinuxCall.prctl, 1, 9)  // PR_SET_PDEATHSIG, SIGKILL
+    var stack: (UInt, Int, UInt) = (UInt(bitPattern: block.pointee.signal_stack), 0, UInt(ThreadStack.signalBytes))
+    _ = withUnsafePointer(to: &stack) { LinuxCall.raw(LinuxCall.sigaltstack, Int(bitPattern: $0), 0) }
+    block.pointee.host_thread = UInt64(LinuxCall.raw(LinuxCall.gettid))
+  }
+
+  public func endThread(clearing word: UnsafeMutablePointer<UInt32>) -> Never { host_exit_thread(word) }
+
+  public func park(word: UnsafeMutablePointer<UInt32>, expected: UInt32, deadline: UInt64) {
+    let address = Int(bitPattern: word)
+    // FUTEX_WAIT_BITSET takes an absolute monotonic time.
+    if deadline == .max {
+      _ = LinuxCall.raw(LinuxCall.futex, address, 9, Int(expected), 0, 0, 0xffff_ffff)
+    } else {
+      var time = host_timespec(
+        seconds: Int64(deadline / 1_000_000_000), nanoseconds: Int64(deadline % 1_000_000_000))
+      _ = withUnsafePointer(to: &time) {
+        LinuxCall.raw(LinuxCall.futex, address, 9, Int(expected), Int(bitPattern: $0), 0, 0xffff_ffff)
+      }
+    }
+  }
+
+  public func unpark(word: UnsafeMutablePointer<UInt32>) {
+    _ = LinuxCall.raw(LinuxCall.futex, Int(bitPattern: word), 1, 1)
+  }
+
+  public func kick(_ block: UnsafeMutablePointer<thread_block>) {
+    let thread = block.pointee.host_thread
+    if thread != 0 { _ = LinuxCall.raw(LinuxCall.tkill, Int(thread), Signals.kick) }
+  }
+
+  public func setThreadPointer(_ address: UInt) {
+    if hasFSGSBase {
+      host_write_fs_base(UInt64(address))
+    } else {
+      _ = LinuxCall.raw(LinuxCall.archPrctl, 0x1002, Int(bitPattern: address))
+    }
+  }
+
+  public func yield() { _ = LinuxCall.raw(LinuxCall.schedYield) }
+
+  // MARK: Time and entropy
+
+  private func clock(_ id: Int) -> UInt64 {
+    var time = host_timespec()
+    if clockFunction == 0 || host_call_clock(clockFunction, id, &time) != 0 {
+      _ = withUnsafeMutablePointer(to: &time) { LinuxCall.raw(LinuxCall.clockGettime, id, Int(bitPattern: $0)) }
+    }
+    return UInt64(bitPattern: time.seconds) &* 1_000_000_000 &+ UInt64(bitPattern: time.nanoseconds)
+  }
+
+  public var monotonicNanoseconds: UInt64 { clock(1) }
+  public var realtimeNanoseconds: UInt64 { clock(0) }
+  public func fillRandom(_ bytes: UnsafeMutableRawBufferPointer) { LinuxCall.getrandom(bytes) }
+
+  // MARK: Devices
+
+  public func pollDevices(console: Bool, network: Bool, deadline: UInt64) -> DeviceEvents {
+    var set: [3 of host_pollfd] = .init(repeating: host_pollfd(fd: -1, events: 1, revents: 0))
+    set[0].fd = Int32(wakeDescriptor)
+    if console { set[1].fd = 0 }
+    if network { set[2].fd = Int32(networkDescriptor) }
+    var time = host_timespec()
+    if deadline != .max {
+      let now = monotonicNanoseconds
+      let left = deadline > now ? deadline - now : 0
+      time = host_timespec(seconds: Int64(left / 1_000_000_000), nanoseconds: Int64(left % 1_000_000_000))
+    }
+    let found = withUnsafeMutablePointer(to: &set) { set in
+      withUnsafePointer(to: &time) { time in
+        LinuxCall.raw(
+          LinuxCall.ppoll, Int(bitPattern: set), 3, deadline == .max ? 0 : Int(bitPattern: time), 0, 8)
+      }
+    }
+    guard found > 0 else { return [] }
+    var events: DeviceEvents = []
+    if set[0].revents != 0 {
+      var count: UInt64 = 0
+      _ = withUnsafeMutablePointer(to: &count) {
+        LinuxCall.raw(LinuxCall.read, wakeDescriptor, Int(bitPattern: $0), 8)
+      }
+    }
+    if set[1].revents != 0 { events.insert(.console) }
+    if set[2].revents != 0 { events.insert(.network) }
+    return events
+  }
+
+  public func wakePoller() {
+    var one: UInt64 = 1
+    _ = withUnsafePointer(to: &one) { LinuxCall.raw(LinuxCall.write, wakeDescriptor, Int(bitPattern: $0), 8) }
+  }
+
+  public func readConsole(_ bytes: UnsafeMutableRawBufferPointer) throws(Errno) -> Int {
+    try LinuxCall.check(LinuxCall.raw(LinuxCall.read, 0, Int(bitPattern: bytes.baseAddress), bytes.count))
+  }
+
+  public func writeConsole(_ stream: Int, _ bytes: UnsafeRawBufferPointer) throws(Errno) -> Int {
+    try LinuxCall.check(LinuxCall.raw(LinuxCall.write, stream, Int(bitPattern: bytes.baseAddress), bytes.count))
+  }
+
+  public func readFrame(_ bytes: UnsafeMutableRawBufferPointer) -> Int {
+    LinuxCall.raw(LinuxCall.read, networkDescriptor, Int(bitPattern: bytes.baseAddress), bytes.count)
+  }
+
+  public func writeFrame(header: UnsafeRawBufferPointer, _ bytes: UnsafeRawBufferPointer) -> Bool {
+    var vectors: [2 of host_iovec] = [
+      host_iovec(base: UInt64(UInt(bitPattern: header.baseAddress)), length: UInt64(header.count)),
+      host_iovec(base: UInt64(UInt(bitPattern: bytes.baseAddress)), length: UInt64(bytes.count)),
+    ]
+    return withUnsafePointer(to: &vectors) {
+      LinuxCall.raw(LinuxCall.writev, networkDescriptor, Int(bitPattern: $0), 2)
+    } >= 0
+  }
+
+  // MARK: End
+
+  public func exit(status: Int32) -> Never { LinuxHost.endEverything(status: status) }
+
+  /// Tells the supervisor, which ends every host process with itself.
+  static func endEverything(status: Int32) -> Never {
+    if machine_exchange(&hasExited, 1) == 0 { exitStatus = status }
+    _ = LinuxCall.raw(LinuxCall.exitGroup, 0)
+    while true {}
+  }
+}
+
+@c(host_thread_started)
+public func hostThreadStarted(_ block: UnsafeMutablePointer<thread_block>) {
+  LinuxHost.shared.started(block)
+}
+
+extension LinuxHost {
+  nonisolated(unsafe) public internal(set) static var shared: LinuxHost! = nil
+}

@@ -1,5 +1,5 @@
 public import ABI
-public import Tasks
+import Tasks
 
 /// What stat(2) tells of a file.
 public struct FileStatus {

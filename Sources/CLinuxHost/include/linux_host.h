@@ -1,1 +1,66 @@
+// The Linux host's assembly, and the layouts of Linux's own ABI that it uses.
 #pragma once
+#include <stdint.h>
+#include "../../CMachine/include/machine.h"
+
+long host_syscall(long number, long a, long b, long c, long d, long e, long f);
+long host_clone(long flags, void *stack, void *block);
+void host_exit_thread(uint32_t *word) __attribute__((noreturn));
+void switch_stack(void *stack, void (*function)(void)) __attribute__((noreturn));
+
+// Places in the image that Swift needs the addresses of.
+extern char gate_entry[], gate_entry_switched[], gate_exit[], gate_exit_end[], trap_entry[], thread_entry[];
+extern char host_calls_start[], host_calls_end[], host_signal_entry[], host_signal_return[];
+extern char user_copy_start[], user_copy_end[], user_copy_fault[];
+extern char user_exchange_start[], user_exchange_end[], user_exchange_fault[];
+extern char image_start[], image_end[], data_start[], data_end[];
+extern char gate_entry[];
+
+#define ADDRESS_OF(name) \
+  static inline uint64_t address_of_##name(void) { return (uint64_t)name; }
+ADDRESS_OF(gate_entry)
+ADDRESS_OF(gate_entry_switched)
+ADDRESS_OF(gate_exit)
+ADDRESS_OF(gate_exit_end)
+ADDRESS_OF(trap_entry)
+ADDRESS_OF(host_calls_start)
+ADDRESS_OF(host_calls_end)
+ADDRESS_OF(host_signal_entry)
+ADDRESS_OF(host_signal_return)
+ADDRESS_OF(user_copy_start)
+ADDRESS_OF(user_copy_end)
+ADDRESS_OF(user_copy_fault)
+ADDRESS_OF(user_exchange_start)
+ADDRESS_OF(user_exchange_end)
+ADDRESS_OF(user_exchange_fault)
+ADDRESS_OF(image_start)
+ADDRESS_OF(image_end)
+ADDRESS_OF(data_start)
+ADDRESS_OF(data_end)
+
+// asm/sigcontext.h and asm/ucontext.h, x86-64
+struct host_ucontext {
+  uint64_t flags, link;
+  uint64_t stack_pointer;
+  uint32_t stack_flags, stack_padding;
+  uint64_t stack_size;
+  uint64_t r8, r9, r10, r11, r12, r13, r14, r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip, rflags;
+  uint16_t cs, gs, fs, ss;
+  uint64_t error, trap, old_mask, cr2, vector_state;
+};
+struct host_siginfo {
+  int32_t signal, error, code, padding;
+  uint64_t address;  // si_addr, si_call_addr
+  int32_t system_call;
+};
+struct host_sigaction { uint64_t handler, flags, restorer, mask; };
+struct host_timespec { int64_t seconds, nanoseconds; };
+struct host_pollfd { int32_t fd; int16_t events, revents; };
+struct host_iovec { uint64_t base, length; };
+struct host_sock_filter { uint16_t code; uint8_t jump_true, jump_false; uint32_t k; };
+struct host_sock_fprog { uint16_t count; uint16_t padding[3]; uint64_t filter; };
+
+static inline long host_call_clock(uint64_t function, long clock, struct host_timespec *time) {
+  return ((int (*)(int, struct host_timespec *))function)((int)clock, time);
+}
+static inline void host_write_fs_base(uint64_t value) { __asm__ volatile("wrfsbase %0" ::"r"(value)); }

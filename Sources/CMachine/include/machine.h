@@ -10,9 +10,9 @@ struct trap_frame {
   uint64_t r10, r9, r8, rdx, rsi, rdi;    // 48..88
   uint64_t rax;                           // 96: system-call number on entry, result on exit
   uint64_t rcx, r11;                      // 104, 112
-  uint64_t rip, rflags, rsp;              // 120, 128, 136
-  uint64_t kind;                          // 144: 0 entered by the gate, else a TRAP_ number
-  uint64_t address;                       // 152: fault address
+  uint64_t rip, cs, rflags, rsp, ss;      // 120..152: what iretq pops
+  uint64_t kind;                          // 160: 0 entered by the gate, else a TRAP_ number
+  uint64_t address;                       // 168: fault address
 };
 
 enum {
@@ -24,6 +24,7 @@ enum {
   TRAP_BREAKPOINT = 5,
   TRAP_BUS = 6,
   TRAP_KICK = 7,
+  TRAP_RETURN = 8,       // every register was replaced (sigreturn, a new thread): restore all of them
 };
 
 // What GS points at while a thread runs. Lives in the arena, at the top of the thread's libOS stack.

@@ -1,0 +1,329 @@
+// The gate of the Linux host: entry, exit, traps, host calls, and copies of program memory that survive faults.
+// Offsets are those of struct trap_frame and struct thread_block (CMachine/machine.h).
+#define BLOCK_USER_RSP 8
+#define BLOCK_FRAME 16
+#define BLOCK_ATTENTION 24
+#define F_RAX 96
+#define F_RCX 104
+#define F_R11 112
+#define F_RIP 120
+#define F_CS 128
+#define F_RFLAGS 136
+#define F_RSP 144
+#define F_SS 152
+#define F_KIND 160
+
+.section .text.gate, "ax"
+
+// From a patched site: rax the number, rcx where to go on, arguments as `syscall` has them. Nothing of the program's
+// stack is touched (red zone).
+.balign 64
+.globl gate_entry
+gate_entry:
+  mov %rsp, %gs:BLOCK_USER_RSP
+  mov %gs:BLOCK_FRAME, %rsp
+.globl gate_entry_switched
+gate_entry_switched:
+  mov %r15, 0(%rsp)
+  mov %r14, 8(%rsp)
+  mov %r13, 16(%rsp)
+  mov %r12, 24(%rsp)
+  mov %rbp, 32(%rsp)
+  mov %rbx, 40(%rsp)
+  mov %r10, 48(%rsp)
+  mov %r9, 56(%rsp)
+  mov %r8, 64(%rsp)
+  mov %rdx, 72(%rsp)
+  mov %rsi, 80(%rsp)
+  mov %rdi, 88(%rsp)
+  mov %rax, F_RAX(%rsp)
+  mov %rcx, F_RCX(%rsp)
+  mov %rcx, F_RIP(%rsp)
+  mov %gs:BLOCK_USER_RSP, %rcx
+  mov %rcx, F_RSP(%rsp)
+  movq $0x202, F_RFLAGS(%rsp)
+  movq $0, F_KIND(%rsp)
+  cld
+  mov %rsp, %rdi
+  xor %ebp, %ebp
+  call libos_system_call
+
+// Leaves the libOS with the thread's frame. A kick that lands between the check and the last instruction restarts it.
+.globl gate_exit
+gate_exit:
+  mov %gs:BLOCK_FRAME, %rsp
+  cmpl $0, %gs:BLOCK_ATTENTION
+  jne exit_slowly
+  cmpq $0, F_KIND(%rsp)
+  jne exit_with_everything
+  mov 0(%rsp), %r15
+  mov 8(%rsp), %r14
+  mov 16(%rsp), %r13
+  mov 24(%rsp), %r12
+  mov 32(%rsp), %rbp
+  mov 40(%rsp), %rbx
+  mov 48(%rsp), %r10
+  mov 56(%rsp), %r9
+  mov 64(%rsp), %r8
+  mov 72(%rsp), %rdx
+  mov 80(%rsp), %rsi
+  mov 88(%rsp), %rdi
+  mov F_RAX(%rsp), %rax
+  mov F_RIP(%rsp), %rcx
+  mov $0x202, %r11d
+  mov F_RSP(%rsp), %rsp
+  jmp *%rcx
+exit_with_everything:
+  mov 0(%rsp), %r15
+  mov 8(%rsp), %r14
+  mov 16(%rsp), %r13
+  mov 24(%rsp), %r12
+  mov 32(%rsp), %rbp
+  mov 40(%rsp), %rbx
+  mov 48(%rsp), %r10
+  mov 56(%rsp), %r9
+  mov 64(%rsp), %r8
+  mov 72(%rsp), %rdx
+  mov 80(%rsp), %rsi
+  mov 88(%rsp), %rdi
+  mov F_RAX(%rsp), %rax
+  mov F_RCX(%rsp), %rcx
+  mov F_R11(%rsp), %r11
+  movq $0x33, F_CS(%rsp)
+  movq $0x2b, F_SS(%rsp)
+  lea F_RIP(%rsp), %rsp
+  iretq
+.globl gate_exit_end
+gate_exit_end:
+
+exit_slowly:
+  mov %rsp, %rdi
+  xor %ebp, %ebp
+  call libos_attention
+  jmp gate_exit
+
+// The signal handler moved a trapped thread here; its frame is filled.
+.globl trap_entry
+trap_entry:
+  mov %gs:BLOCK_FRAME, %rsp
+  mov %rsp, %rdi
+  xor %ebp, %ebp
+  call libos_trap
+  jmp gate_exit
+
+// A new thread's first instructions: rsp is its libOS stack, r12 its block (popped by start_thread_stack's layout).
+.globl thread_entry
+thread_entry:
+  mov %rbx, %rdi
+  xor %ebp, %ebp
+  call host_thread_started
+  jmp gate_exit
+
+// ---- host calls: the only `syscall` instructions that the seal lets through -------------------------------------
+.section .text.hostcalls, "ax"
+.globl host_calls_start
+host_calls_start:
+
+// long host_syscall(long number, a, b, c, d, e, f)
+.globl host_syscall
+host_syscall:
+  mov %rdi, %rax
+  mov %rsi, %rdi
+  mov %rdx, %rsi
+  mov %rcx, %rdx
+  mov %r8, %r10
+  mov %r9, %r8
+  mov 8(%rsp), %r9
+  syscall
+  ret
+
+// long host_clone(flags, stack, block): the child goes on at thread_entry with rbx = block.
+.globl host_clone
+host_clone:
+  push %rbx
+  mov %rdx, %rbx
+  mov $56, %eax
+  xor %edx, %edx
+  xor %r10d, %r10d
+  xor %r8d, %r8d
+  syscall
+  test %rax, %rax
+  jz 1f
+  pop %rbx
+  ret
+1: jmp thread_entry
+
+// void host_exit_thread(uint32_t *word): clears the word that says the stack is in use, then ends; no stack after that.
+.globl host_exit_thread
+host_exit_thread:
+  movl $0, (%rdi)
+  xor %edi, %edi
+  mov $60, %eax
+  syscall
+  ud2
+
+.globl host_signal_return
+host_signal_return:
+  mov $15, %eax
+  syscall
+  ud2
+.globl host_calls_end
+host_calls_end:
+
+// ---- signals of the host -------------------------------------------------------------------------------------
+.section .text.signal, "ax"
+.globl host_signal_entry
+host_signal_entry:
+  sub $8, %rsp
+  call host_signal
+  add $8, %rsp
+  ret
+
+// ---- copies ----------------------------------------------------------------------------------------------------
+.globl machine_copy_user
+.globl user_copy_start
+user_copy_start:
+machine_copy_user:
+  mov %rdx, %rcx
+  cmp $64, %rdx
+  ja 3f
+1: cmp $8, %rcx
+  jb 2f
+  mov (%rsi), %rax
+  mov %rax, (%rdi)
+  add $8, %rsi
+  add $8, %rdi
+  sub $8, %rcx
+  jmp 1b
+2: test %rcx, %rcx
+  jz user_copy_done
+  mov (%rsi), %al
+  mov %al, (%rdi)
+  inc %rsi
+  inc %rdi
+  dec %rcx
+  jmp 2b
+3: rep movsb
+user_copy_done:
+  mov %rcx, %rax
+  ret
+.globl machine_clear_user
+machine_clear_user:
+  mov %rsi, %rcx
+  xor %eax, %eax
+  rep stosb
+  mov %rcx, %rax
+  ret
+.globl user_copy_end
+user_copy_end:
+.globl user_copy_fault
+user_copy_fault:
+  mov %rcx, %rax
+  ret
+
+.globl machine_exchange_user_word
+machine_exchange_user_word:
+  mov %esi, %eax
+.globl user_exchange_start
+user_exchange_start:
+  lock cmpxchg %edx, (%rdi)
+.globl user_exchange_end
+user_exchange_end:
+  mov %eax, (%rcx)
+  xor %eax, %eax
+  ret
+.globl user_exchange_fault
+user_exchange_fault:
+  mov $1, %eax
+  ret
+
+// ---- vector state ------------------------------------------------------------------------------------------------
+.globl machine_save_vector_state
+machine_save_vector_state:
+  mov $-1, %eax
+  mov $-1, %edx
+  xsave64 (%rdi)
+  ret
+.globl machine_restore_vector_state
+machine_restore_vector_state:
+  mov $-1, %eax
+  mov $-1, %edx
+  xrstor64 (%rdi)
+  ret
+.globl machine_vector_state_size
+machine_vector_state_size:
+  push %rbx
+  mov $0xd, %eax
+  xor %ecx, %ecx
+  cpuid
+  mov %ebx, %eax
+  pop %rbx
+  ret
+
+// ---- the C library's memory functions, for compiled code ---------------------------------------------------------
+.section .text.memory, "ax"
+.globl memcpy
+memcpy:
+  mov %rdi, %rax
+  mov %rdx, %rcx
+  rep movsb
+  ret
+.globl memmove
+memmove:
+  mov %rdi, %rax
+  mov %rdx, %rcx
+  mov %rdi, %r8
+  sub %rsi, %r8
+  cmp %rdx, %r8
+  jb 1f
+  rep movsb
+  ret
+1: lea -1(%rdi,%rdx), %rdi
+  lea -1(%rsi,%rdx), %rsi
+  std
+  rep movsb
+  cld
+  ret
+.globl memset
+memset:
+  mov %rdi, %r8
+  mov %esi, %eax
+  mov %rdx, %rcx
+  rep stosb
+  mov %r8, %rax
+  ret
+.globl memcmp
+memcmp:
+  xor %eax, %eax
+  test %rdx, %rdx
+  jz 2f
+1: movzbl (%rdi), %eax
+  movzbl (%rsi), %ecx
+  sub %ecx, %eax
+  jne 2f
+  inc %rdi
+  inc %rsi
+  dec %rdx
+  jnz 1b
+2: ret
+
+// ---- start -------------------------------------------------------------------------------------------------------
+.section .text.start, "ax"
+.globl _start
+_start:
+  xor %ebp, %ebp
+  mov %rsp, %rdi
+  and $-16, %rsp
+  call image_main
+  ud2
+
+// void switch_stack(void *stack, void (*function)(void))
+.globl switch_stack
+switch_stack:
+  mov %rdi, %rsp
+  xor %ebp, %ebp
+  call *%rsi
+  ud2
+
+// What a program returns through from a signal handler that named no restorer; never reached by glibc's programs.
+.section .note.GNU-stack, "", @progbits

@@ -1,0 +1,79 @@
+import ABI
+import CLinuxHost
+import CMachine
+public import Tasks
+
+/// The arena: frames that every host process of the unikernel maps at one address.
+///
+/// Layout: the image's data and bss, the frame bitmaps, then frames. A set bit in `used` is an allocated frame; a
+/// set bit in `dirty` is a free frame that may hold old bytes. Kernel lock held (or start-up).
+public final class Arena: FrameAllocator {
+  public static let address: UInt = 0x2000_0000_0000
+  public let totalFrames: Int
+  public private(set) var freeFrames: Int
+  private let used: UnsafeMutablePointer<UInt64>
+  private let dirty: UnsafeMutablePointer<UInt64>
+  private var next = 0
+
+  public var base: UInt { Arena.address }
+
+  /// `firstFree` is the first frame that start-up has not used; the bitmaps are put there.
+  init(totalFrames: Int, used: UnsafeMutablePointer<UInt64>, dirty: UnsafeMutablePointer<UInt64>, firstFree: Int) {
+    self.totalFrames = totalFrames
+    self.used = used
+    self.dirty = dirty
+    freeFrames = totalFrames - firstFree
+    for frame in 0..<firstFree { used[frame >> 6] |= 1 << UInt64(frame & 63) }
+    next = firstFree
+  }
+
+  public func allocate(_ count: Int) throws(Errno) -> UInt {
+    guard count > 0, count <= freeFrames else { throw .noMemory }
+    guard let start = find(count, from: next) ?? find(count, from: 0) else { throw .noMemory }
+    for frame in start..<start + count { used[frame >> 6] |= 1 << UInt64(frame & 63) }
+    freeFrames -= count
+    next = start + count
+    clean(start, count)
+    return UInt(start) << 12
+  }
+
+  public func free(_ offset: UInt, _ count: Int) {
+    let start = Int(offset >> 12)
+    for frame in start..<start + count {
+      precondition(used[frame >> 6] & (1 << UInt64(frame & 63)) != 0, "a frame freed twice")
+      used[frame >> 6] &= ~(1 << UInt64(frame & 63))
+    }
+    freeFrames += count
+    // Memory given back is given back to Linux, but not page by page: a call costs more than clearing a page.
+    if count >= 16 {
+      host.release(arenaOffset: offset, length: UInt(count) << 12)
+    } else {
+      for frame in start..<start + count { dirty[frame >> 6] |= 1 << UInt64(frame & 63) }
+    }
+    next = min(next, start)
+  }
+
+  private func find(_ count: Int, from: Int) -> Int? {
+    var frame = from
+    var run = 0
+    while frame < totalFrames {
+      let word = used[frame >> 6]
+      if word == .max, frame & 63 == 0 {
+        frame += 64
+        run = 0
+        continue
+      }
+      if word & (1 << UInt64(frame & 63)) != 0 { run = 0 } else { run += 1 }
+      frame += 1
+      if run == count { return frame - count }
+    }
+    return nil
+  }
+
+  private func clean(_ start: Int, _ count: Int) {
+    for frame in start..<start + count where dirty[frame >> 6] & (1 << UInt64(frame & 63)) != 0 {
+      dirty[frame >> 6] &= ~(1 << UInt64(frame & 63))
+      _ = machine_clear_user(UnsafeMutableRawPointer(bitPattern: Arena.address + UInt(frame) << 12), 4096)
+    }
+  }
+}

@@ -1,0 +1,101 @@
+import ABI
+import CMachine
+import Tasks
+
+/// The libOS's heap: what Swift's objects are made of. Size classes over frames of the arena; bigger blocks are runs
+/// of frames. Kernel lock held (or start-up).
+///
+/// `classOf` has a byte a frame: 0 not of the heap, 255 inside a big run, else class + 1. A big run's first frame has
+/// 254, its length in `lengths`.
+enum Heap {
+  static let sizes: [24 of Int] = [
+    16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024, 1360, 2048, 0, 0, 0,
+  ]
+  static let classCount = 21
+  nonisolated(unsafe) static var freeLists: [24 of UInt] = .init(repeating: 0)
+  nonisolated(unsafe) static var classOf: UnsafeMutablePointer<UInt8>! = nil
+  nonisolated(unsafe) static var lengths: UnsafeMutablePointer<UInt32>! = nil
+  /// Until there is an arena: start-up takes from here on, never frees.
+  nonisolated(unsafe) static var startTop: UInt = 0
+
+  @inline(__always)
+  static func sizeClass(_ size: Int) -> Int {
+    if size <= 128 { return max(0, (size + 15) / 16 - 1) }
+    var index = 8
+    while index < classCount, sizes[index] < size { index += 1 }
+    return index
+  }
+
+  static func allocate(_ size: Int, alignment: Int) -> UInt {
+    guard frames != nil else { return allocateAtStart(size, alignment) }
+    if alignment > 16 || size > 2048 { return allocateRun((size + 4095) >> 12) }
+    let index = sizeClass(size)
+    if freeLists[index] == 0 { refill(index) }
+    let block = freeLists[index]
+    freeLists[index] = UnsafePointer<UInt>(bitPattern: block)!.pointee
+    return block
+  }
+
+  static func free(_ address: UInt) {
+    guard address >= Arena.address, frames != nil else { return }
+    let frame = Int((address - Arena.address) >> 12)
+    let kind = classOf[frame]
+    if kind == 0 { return }  // from start-up
+    if kind == 254 {
+      let count = Int(lengths[frame])
+      for i in frame..<frame + count { classOf[i] = 0 }
+      frames.free(UInt(frame) << 12, count)
+      return
+    }
+    UnsafeMutablePointer<UInt>(bitPattern: address)!.pointee = freeLists[Int(kind) - 1]
+    freeLists[Int(kind) - 1] = address
+  }
+
+  private static func allocateAtStart(_ size: Int, _ alignment: Int) -> UInt {
+    let start = (startTop + UInt(max(alignment, 16)) - 1) & ~UInt(max(alignment, 16) - 1)
+    startTop = start + UInt(size)
+    return start
+  }
+
+  private static func allocateRun(_ count: Int) -> UInt {
+    let offset = frameRun(count)
+    let frame = Int(offset >> 12)
+    classOf[frame] = 254
+    lengths[frame] = UInt32(count)
+    for i in frame + 1..<max(frame + 1, frame + count) { classOf[i] = 255 }
+    return Arena.address + offset
+  }
+
+  private static func refill(_ index: Int) {
+    let offset = frameRun(1)
+    classOf[Int(offset >> 12)] = UInt8(index + 1)
+    let size = UInt(sizes[index])
+    let start = Arena.address + offset
+    var block = start
+    while block + size <= start + 4096 {
+      UnsafeMutablePointer<UInt>(bitPattern: block)!.pointee = freeLists[index]
+      freeLists[index] = block
+      block += size
+    }
+  }
+
+  // Swift's runtime does not look at an allocation's result, so there is nothing to return here but memory. What
+  // programs can ask for is refused before, while `frames.freeFrames` is above the reserve.
+  private static func frameRun(_ count: Int) -> UInt {
+    do throws(Errno) { return try frames.allocate(count) } catch { panic("the libOS is out of memory") }
+  }
+}
+
+@c(posix_memalign)
+public func posix_memalign(_ out: UnsafeMutablePointer<UInt>, _ alignment: Int, _ size: Int) -> Int32 {
+  out.pointee = Heap.allocate(max(size, 1), alignment: alignment)
+  return 0
+}
+
+@c(free)
+public func free(_ pointer: UnsafeMutableRawPointer?) { Heap.free(UInt(bitPattern: pointer)) }
+
+@c(arc4random_buf)
+public func arc4random_buf(_ pointer: UnsafeMutableRawPointer, _ count: Int) {
+  LinuxCall.getrandom(UnsafeMutableRawBufferPointer(start: pointer, count: count))
+}
