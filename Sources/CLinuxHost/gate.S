@@ -49,6 +49,8 @@ gate_entry_switched:
   call libos_system_call
 
 // Leaves the libOS with the thread's frame. A kick that lands between the check and the last instruction restarts it.
+.globl host_enter_program
+host_enter_program:
 .globl gate_exit
 gate_exit:
   mov %gs:BLOCK_FRAME, %rsp

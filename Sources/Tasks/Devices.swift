@@ -53,6 +53,9 @@ public enum Devices {
     if events.contains(.console) { console?.handleInput() }
   }
 
+  /// True while nobody watches the devices.
+  public static var isVacant: Bool { poller == nil }
+
   /// The standby thread's turn while nobody polls: what is due is done, without sleeping.
   public static func stand() {
     KernelLock.acquire()

@@ -6,6 +6,7 @@
 long host_syscall(long number, long a, long b, long c, long d, long e, long f);
 long host_clone(long flags, void *stack, void *block);
 void host_exit_thread(uint32_t *word) __attribute__((noreturn));
+void host_enter_program(void) __attribute__((noreturn));
 void switch_stack(void *stack, void (*function)(void)) __attribute__((noreturn));
 
 // Places in the image that Swift needs the addresses of.

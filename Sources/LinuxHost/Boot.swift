@@ -1,0 +1,163 @@
+import ABI
+import CLinuxHost
+import CMachine
+import Tasks
+
+/// What start-up found: read by the image's entry, before and after the arena has its size.
+public struct BootEnvironment {
+  /// The executable file, mapped read-only.
+  public var image = UnsafeRawBufferPointer(start: nil, count: 0)
+  /// Descriptor of the launch record, -1 without.
+  public var launchDescriptor = -1
+  public var printsPolicy = false
+  public var arguments: UnsafePointer<UInt>
+  public var argumentCount: Int
+  var arenaDescriptor = -1
+  var dataLength: UInt = 0
+  var clockFunction: UInt64 = 0
+  var hasFSGSBase = false
+}
+
+extension LinuxHost {
+  static let startBytes: UInt = 8 << 20
+
+  /// First steps of the process: the libOS's data moves into the arena, a heap exists. Plain memory only, no objects.
+  public static func begin(stack: UnsafePointer<UInt>) -> BootEnvironment {
+    var boot = BootEnvironment(arguments: stack + 1, argumentCount: Int(stack[0]))
+    shareData(&boot)
+    readVectors(&boot)
+    mapImage(&boot)
+    return boot
+  }
+
+  private static func shareData(_ boot: inout BootEnvironment) {
+    let name: StaticString = "swiftlet"
+    boot.arenaDescriptor = LinuxCall.raw(LinuxCall.memfdCreate, Int(bitPattern: name.utf8Start), 1)
+    guard boot.arenaDescriptor >= 0 else { fail("cannot make the arena: Linux refused memfd_create") }
+    let start = Int(address_of_data_start())
+    let length = Int(address_of_data_end()) - start
+    boot.dataLength = UInt(length)
+    _ = LinuxCall.raw(LinuxCall.ftruncate, boot.arenaDescriptor, length + Int(startBytes))
+    // Written before it is replaced, with nothing changed in between: the compiler keeps no data in registers here.
+    guard LinuxCall.raw(LinuxCall.pwrite, boot.arenaDescriptor, start, length, 0) == length,
+      LinuxCall.raw(LinuxCall.mmap, start, length, 3, 0x11, boot.arenaDescriptor, 0) == start,
+      LinuxCall.raw(
+        LinuxCall.mmap, Int(Arena.address), length + Int(startBytes), 3, 0x11, boot.arenaDescriptor, 0) > 0
+    else { fail("cannot map the arena") }
+    Heap.startTop = Arena.address + UInt(length)
+  }
+
+  private static func readVectors(_ boot: inout BootEnvironment) {
+    var place = boot.arguments + boot.argumentCount + 1
+    while place[0] != 0 {
+      let text = UnsafePointer<UInt8>(bitPattern: place[0])!
+      if let value = match(text, "SWIFTLET_LAUNCH_FD=") { boot.launchDescriptor = decimal(value) }
+      if match(text, "SWIFTLET_PRINT_POLICY=") != nil { boot.printsPolicy = true }
+      place += 1
+    }
+    place += 1
+    while place[0] != 0 {
+      if place[0] == 33 { boot.clockFunction = SharedObject.symbol("__vdso_clock_gettime", at: place[1]) }
+      if place[0] == 26 { boot.hasFSGSBase = place[1] & 2 != 0 }
+      place += 2
+    }
+  }
+
+  private static func match(_ text: UnsafePointer<UInt8>, _ prefix: StaticString) -> UnsafePointer<UInt8>? {
+    for i in 0..<prefix.utf8CodeUnitCount where text[i] != prefix.utf8Start[i] { return nil }
+    return text + prefix.utf8CodeUnitCount
+  }
+
+  private static func decimal(_ text: UnsafePointer<UInt8>) -> Int {
+    var value = 0
+    var i = 0
+    while i < 9, text[i] >= 0x30, text[i] <= 0x39 {
+      value = value * 10 + Int(text[i] - 0x30)
+      i += 1
+    }
+    return value
+  }
+
+  private static func mapImage(_ boot: inout BootEnvironment) {
+    let path: StaticString = "/proc/self/exe"
+    let descriptor = LinuxCall.raw(LinuxCall.open, Int(bitPattern: path.utf8Start), 0o2000000)
+    guard descriptor >= 0 else { fail("cannot read the image: /proc/self/exe does not open; is /proc mounted?") }
+    boot.image = mapFile(descriptor, at: 0x2f00_0000_0000)
+    _ = LinuxCall.raw(LinuxCall.close, descriptor)
+  }
+
+  /// Maps a whole file read-only.
+  public static func mapFile(_ descriptor: Int, at address: Int) -> UnsafeRawBufferPointer {
+    var status: [18 of UInt64] = .init(repeating: 0)  // struct stat, 144 bytes; st_size at 48
+    _ = withUnsafeMutablePointer(to: &status) {
+      LinuxCall.raw(LinuxCall.fstat, descriptor, Int(bitPattern: $0))
+    }
+    let size = Int(status[6])
+    guard size > 0, LinuxCall.raw(LinuxCall.mmap, address, size, 1, 0x12, descriptor, 0) == address else {
+      return UnsafeRawBufferPointer(start: nil, count: 0)
+    }
+    return UnsafeRawBufferPointer(start: UnsafeRawPointer(bitPattern: address), count: size)
+  }
+
+  /// Gives the arena its size and makes the host. `memory` is in bytes.
+  public static func establish(_ boot: BootEnvironment, memory: UInt64) -> LinuxHost {
+    let total = Int(memory >> 12)
+    let size = total << 12
+    let words = (total + 63) / 64
+    let tables = words * 16 + total * 5
+    guard size > Int(boot.dataLength) + Int(startBytes) + tables + (4 << 20) else {
+      fail("-m is too small: the libOS needs at least 16M")
+    }
+    guard LinuxCall.raw(LinuxCall.ftruncate, boot.arenaDescriptor, size) == 0,
+      LinuxCall.raw(LinuxCall.mmap, Int(Arena.address), size, 3, 0x4011, boot.arenaDescriptor, 0) > 0
+    else { fail("cannot map the arena: not enough address space for -m") }
+    var place = Arena.address + boot.dataLength + startBytes
+    func take(_ bytes: Int) -> UInt {
+      defer { place += UInt((bytes + 63) & ~63) }
+      return place
+    }
+    let used = UnsafeMutablePointer<UInt64>(bitPattern: take(words * 8))!
+    let dirty = UnsafeMutablePointer<UInt64>(bitPattern: take(words * 8))!
+    Heap.lengths = UnsafeMutablePointer(bitPattern: take(total * 4))
+    Heap.classOf = UnsafeMutablePointer(bitPattern: take(total))
+    let firstFree = Int((place - Arena.address + 4095) >> 12)
+    let arena = Arena(totalFrames: total, used: used, dirty: dirty, firstFree: firstFree)
+    let linux = LinuxHost(
+      arenaDescriptor: boot.arenaDescriptor, clockFunction: boot.clockFunction, hasFSGSBase: boot.hasFSGSBase)
+    linux.wakeDescriptor = LinuxCall.raw(LinuxCall.eventfd2, 0, 0o4000)
+    LinuxHost.shared = linux
+    host = linux
+    frames = arena
+    return linux
+  }
+
+  /// Uses `descriptor` as the network interface.
+  public func setNetwork(descriptor: Int, isStream: Bool) {
+    networkDescriptor = descriptor
+    networkIsStream = isStream
+    let flags = LinuxCall.raw(LinuxCall.fcntl, descriptor, 3)
+    _ = LinuxCall.raw(LinuxCall.fcntl, descriptor, 4, flags | 0o4000)
+  }
+
+  /// Makes the calling host thread the libOS thread of `block`.
+  public func adopt(_ block: UnsafeMutablePointer<thread_block>) { started(block) }
+
+  /// Leaves start-up for the stack of `block`.
+  public static func go(_ block: UnsafeMutablePointer<thread_block>, _ function: @convention(c) () -> Void) -> Never {
+    switch_stack(block.pointee.frame, function)
+  }
+
+  /// Runs the program of the current thread's frame.
+  public static func enterProgram() -> Never { host_enter_program() }
+
+  public static func installTraps() { Signals.install() }
+
+  /// Ends before anything runs: one line, status 125 as podman has it for its own errors.
+  public static func fail(_ text: StaticString) -> Never {
+    say("swiftlet: ")
+    say(text)
+    say("\n")
+    _ = LinuxCall.raw(LinuxCall.exitGroup, 125)
+    while true {}
+  }
+}

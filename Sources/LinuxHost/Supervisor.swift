@@ -1,0 +1,95 @@
+import CLinuxHost
+import CMachine
+import Tasks
+
+/// The host process that the user started: parent of all the others. It passes the user's signals on, stands in for
+/// the poller while every thread runs application code, and ends the unikernel when a host process dies.
+public enum Supervisor {
+  // SIGHUP, INT, QUIT, USR1, USR2, TERM, CHLD, CONT, TSTP, WINCH
+  private static let signals: UInt64 = bits([1, 2, 3, 10, 12, 15, 17, 18, 28])
+
+  private static func bits(_ list: [9 of Int]) -> UInt64 {
+    var set: UInt64 = 0
+    for i in 0..<9 { set |= 1 << UInt64(list[i] - 1) }
+    return set
+  }
+
+  /// Starts the first host process: returns in it. The caller stays behind as the supervisor and never returns.
+  /// `deliver` is called with the kernel lock held.
+  public static func fork(_ block: UnsafeMutablePointer<thread_block>, deliver: (Int32) -> Void) {
+    var set = signals
+    _ = withUnsafePointer(to: &set) {
+      LinuxCall.raw(LinuxCall.sigprocmask, 0, Int(bitPattern: $0), 0, 8)
+    }
+    let own = LinuxCall.raw(LinuxCall.getpid)
+    LinuxHost.supervisor = own
+    let child = LinuxCall.raw(LinuxCall.clone, 17)
+    if child < 0 { LinuxHost.fail("Linux refused a process (RLIMIT_NPROC?)") }
+    if child == 0 {
+      _ = withUnsafePointer(to: &set) {
+        LinuxCall.raw(LinuxCall.sigprocmask, 1, Int(bitPattern: $0), 0, 8)
+      }
+      return
+    }
+    supervise(block, deliver: deliver)
+  }
+
+  private static func supervise(_ block: UnsafeMutablePointer<thread_block>, deliver: (Int32) -> Void) -> Never {
+    _ = LinuxCall.raw(LinuxCall.archPrctl, 0x1001, Int(bitPattern: block))
+    Seal.install()
+    var idle = 0
+    while true {
+      let signal = wait(milliseconds: idle < 50 ? 1 : 10)
+      if signal == 17 { reap() } else if signal > 0 {
+        KernelLock.acquire()
+        deliver(Int32(signal))
+        KernelLock.release()
+      }
+      if Devices.isVacant {
+        idle = 0
+        Devices.stand()
+      } else {
+        idle += 1
+      }
+    }
+  }
+
+  private static func wait(milliseconds: Int64) -> Int {
+    var set = signals
+    var time = host_timespec(seconds: 0, nanoseconds: milliseconds * 1_000_000)
+    return withUnsafePointer(to: &set) { set in
+      withUnsafePointer(to: &time) { time in
+        LinuxCall.raw(128, Int(bitPattern: set), 0, Int(bitPattern: time), 8)
+      }
+    }
+  }
+
+  private static func reap() {
+    while true {
+      var status: Int32 = 0
+      let child = withUnsafeMutablePointer(to: &status) {
+        LinuxCall.raw(LinuxCall.wait4, -1, Int(bitPattern: $0), 1, 0)
+      }
+      if machine_load(&LinuxHost.hasExited) != 0 { end(LinuxHost.exitStatus) }
+      if child == -10 { end(LinuxHost.exitStatus) }  // ECHILD: the last one is gone
+      if child <= 0 { return }
+      if status & 0x7f != 0 {
+        say("swiftlet: a host process of the unikernel was killed from outside (signal ")
+        sayDecimal(Int(status & 0x7f))
+        say("); the unikernel ends\n")
+        end(128 + (status & 0x7f))
+      }
+    }
+  }
+
+  private static func end(_ status: Int32) -> Never {
+    _ = LinuxCall.raw(LinuxCall.exitGroup, Int(status))
+    while true {}
+  }
+}
+
+func sayDecimal(_ value: Int) {
+  if value >= 10 { sayDecimal(value / 10) }
+  var digit = UInt8(0x30 + value % 10)
+  _ = withUnsafePointer(to: &digit) { LinuxCall.raw(LinuxCall.write, 2, Int(bitPattern: $0), 1) }
+}

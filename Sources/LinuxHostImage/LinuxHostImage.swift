@@ -1,0 +1,1 @@
+// Entry: see Main.swift.

@@ -1,0 +1,112 @@
+import ABI
+import CMachine
+public import Tasks
+
+/// Pages near a program's code that hold the jumps of patched system-call sites to the gate.
+public struct TrampolinePages {
+  struct Page {
+    var address: UInt
+    var used: UInt
+  }
+  var pages: [Page] = []
+
+  static let pageBytes: UInt = 64 << 10
+  static let entryBytes: UInt = 32
+
+  mutating func forget(_ start: UInt, _ end: UInt) {
+    pages.removeAll { $0.address >= start && $0.address < end }
+  }
+}
+
+/// The gate's address, set by the host at start.
+nonisolated(unsafe) public var gateAddress: UInt = 0
+
+extension AddressSpace {
+  /// Turns `mov $number, %eax; syscall` into a jump. `after` is the address behind the `syscall` that just trapped,
+  /// and so known to be a real instruction. The `syscall` itself stays: a restarted call goes back to it, and a jump
+  /// straight to it still works.
+  public func patch(after: UInt) {
+    let site = after &- 7
+    guard let area = area(at: site), area.end >= after, area.protection.contains(.execute), !area.isShared,
+      let bytes = try? UserSlice(site, 7).bytes(), bytes[0] == 0xb8, bytes[5] == 0x0f, bytes[6] == 0x05,
+      let trampoline = trampoline(near: site, number: Array(bytes[1..<5]), back: after)
+    else { return }
+    let distance = Int32(truncatingIfNeeded: Int(trampoline) - Int(site + 5))
+    write([0xe9] + littleEndian(UInt32(bitPattern: distance)), at: site, in: area)
+  }
+
+  /// mov $number, %eax; lea back(%rip), %rcx; jmp *gate(%rip); gate: .quad
+  private func trampoline(near site: UInt, number: [UInt8], back: UInt) -> UInt? {
+    guard let index = page(near: site) else { return nil }
+    let address = trampolines.pages[index].address + trampolines.pages[index].used
+    let toBack = Int(back) - Int(address + 12)
+    guard toBack == Int(Int32(truncatingIfNeeded: toBack)), let area = area(at: address) else { return nil }
+    var code: [UInt8] = [0xb8] + number
+    code += [0x48, 0x8d, 0x0d] + littleEndian(UInt32(bitPattern: Int32(toBack)))
+    code += [0xff, 0x25, 0, 0, 0, 0]
+    code += littleEndian(UInt32(truncatingIfNeeded: gateAddress))
+    code += littleEndian(UInt32(truncatingIfNeeded: gateAddress >> 32))
+    write(code, at: address, in: area)
+    trampolines.pages[index].used += TrampolinePages.entryBytes
+    return address
+  }
+
+  private func page(near site: UInt) -> Int? {
+    for i in trampolines.pages.indices {
+      let page = trampolines.pages[i]
+      let distance = page.address > site ? page.address - site : site - page.address
+      if distance < 1 << 30, page.used + TrampolinePages.entryBytes <= TrampolinePages.pageBytes { return i }
+    }
+    guard let address = try? place(near: site) else { return nil }
+    let area = VirtualMemoryArea(
+      start: address, end: address + TrampolinePages.pageBytes, protection: [.read, .execute], isShared: false,
+      inode: nil, offset: 0, path: nil, frames: nil)
+    guard (try? map(area)) != nil else { return nil }
+    trampolines.pages.append(TrampolinePages.Page(address: address, used: 0))
+    return trampolines.pages.count - 1
+  }
+
+  private func place(near site: UInt) throws(Errno) -> UInt {
+    // Above the code first (programs grow up from low addresses), else below.
+    var address = (site + (16 << 20)) & ~0xffff
+    for _ in 0..<256 {
+      if (try? AddressSpace.check(address, TrampolinePages.pageBytes)) != nil,
+        isFree(address, TrampolinePages.pageBytes)
+      {
+        return address
+      }
+      address += 2 << 20
+    }
+    return try findFree(TrampolinePages.pageBytes, below: site & ~0xffff)
+  }
+
+  /// Writes code into a page that the program may not write. Another thread of the program may run there: a site's
+  /// first byte goes last is not enough on its own, so sites are written with one 8-byte store by `machine_copy_user`.
+  private func write(_ code: [UInt8], at address: UInt, in area: VirtualMemoryArea) {
+    let start = address & ~4095
+    let length = ((address + UInt(code.count) + 4095) & ~4095) - start
+    do throws(Errno) {
+      if !area.protection.contains(.write) {
+        try host.protect(address: start, length: length, protection: area.protection.union(.write))
+      }
+      if code.count == 5 {
+        let old: UInt64 = try UserSlice.load(address, 0)
+        var new = old & ~0xff_ffff_ffff
+        for i in 0..<5 { new |= UInt64(code[i]) << UInt64(8 * i) }
+        try UserSlice.store(new, at: address)
+      } else {
+        try UserSlice(address, code.count).store(code)
+      }
+      if !area.protection.contains(.write) {
+        try host.protect(address: start, length: length, protection: area.protection)
+      }
+    } catch {}
+  }
+
+  private func littleEndian(_ value: UInt32) -> [UInt8] {
+    [
+      UInt8(truncatingIfNeeded: value), UInt8(truncatingIfNeeded: value >> 8),
+      UInt8(truncatingIfNeeded: value >> 16), UInt8(truncatingIfNeeded: value >> 24),
+    ]
+  }
+}
