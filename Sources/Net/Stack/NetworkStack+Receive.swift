@@ -1,0 +1,91 @@
+// Receiving: IPv4, ICMP, and finding the socket a packet is for.
+
+extension NetworkStack {
+  func receiveIPv4(_ bytes: UnsafeRawBufferPointer, _ validated: Bool, isLoopback: Bool, _ now: UInt64) {
+    guard let packet = IPv4Packet(bytes, checksumValidated: isLoopback) else { return }
+    if !isLoopback {
+      // Own and loopback addresses never come from outside (RFC 1122 section 3.2.1.3).
+      guard !isOwn(packet.source), !packet.source.isMulticast, !isBroadcast(packet.source),
+        !packet.destination.isLoopback
+      else { return }
+    }
+    guard isOwn(packet.destination) || isBroadcast(packet.destination) || packet.destination.isMulticast
+    else { return }
+    if packet.isFragment {
+      reassembly.add(packet, now) { whole in deliver(whole, false, isLoopback, now) }
+      return
+    }
+    deliver(packet, validated, isLoopback, now)
+  }
+
+  private func deliver(_ packet: IPv4Packet, _ validated: Bool, _ isLoopback: Bool, _ now: UInt64) {
+    switch packet.kind {
+    case IPProtocol.tcp:
+      guard isOwn(packet.destination), validated || checksumIsRight(packet) else { return }
+      receiveTCP(packet, now)
+    case IPProtocol.udp: receiveUDP(packet, validated, isLoopback, now)
+    case IPProtocol.icmp: receiveICMP(packet, now)
+    default:
+      if isOwn(packet.destination) { sendUnreachable(packet, ICMP.protocolUnreachable, now) }
+    }
+  }
+
+  func checksumIsRight(_ packet: IPv4Packet) -> Bool {
+    var sum = Checksum()
+    sum.addPseudoHeader(packet.source, packet.destination, packet.kind, packet.payload.count)
+    sum.add(packet.payload)
+    return sum.value == 0
+  }
+
+  // MARK: TCP
+
+  private func receiveTCP(_ packet: IPv4Packet, _ now: UInt64) {
+    guard let segment = TCPSegment(packet.payload), segment.sourcePort != 0 else { return }
+    let local = Endpoint(packet.destination, segment.destinationPort)
+    let remote = Endpoint(packet.source, segment.sourcePort)
+    let key = TableKey(local: local, remote: remote)
+    if let connection = connections[key] {
+      connection.receive(segment, now)
+      return
+    }
+    if let entry = timeWaits[key], receiveInTimeWait(entry, segment, now) { return }
+    if segment.has(TCPFlags.syn), !segment.has(TCPFlags.ack), !segment.has(TCPFlags.rst),
+      !segment.has(TCPFlags.fin), let listener = listener(local, remote)
+    {
+      listener.receiveSyn(segment, local, remote, now)
+      return
+    }
+    sendReset(for: segment, local, remote, now)
+  }
+
+  /// Answers a segment that belongs to nothing (RFC 9293 section 3.5.2, group 1).
+  func sendReset(for segment: TCPSegment, _ local: Endpoint, _ remote: Endpoint, _ now: UInt64) {
+    if segment.has(TCPFlags.rst) { return }
+    if segment.has(TCPFlags.ack) {
+      sendBare(local, remote, sequence: segment.acknowledgement, acknowledgement: 0, TCPFlags.rst, now)
+    } else {
+      let end = segment.sequence &+ segment.length
+      sendBare(local, remote, sequence: 0, acknowledgement: end, TCPFlags.rst | TCPFlags.ack, now)
+    }
+  }
+
+  /// A segment without options or data, for no connection.
+  func sendBare(
+    _ local: Endpoint, _ remote: Endpoint, sequence: UInt32, acknowledgement: UInt32, _ flags: UInt8, _ now: UInt64
+  ) {
+    let header = frame + Self.transportOffset
+    header.put16(0, local.port)
+    header.put16(2, remote.port)
+    header.put32(4, sequence)
+    header.put32(8, acknowledgement)
+    header.put8(12, 0x50)
+    header.put8(13, flags)
+    header.put32(14, 0)
+    header.put16(18, 0)
+    var packet = Transmission(local.address, remote.address, IPProtocol.tcp)
+    packet.length = HeaderLength.tcp
+    packet.headerLength = HeaderLength.tcp
+    packet.checksumOffset = 16
+    transmit(packet, now)
+  }
+}
