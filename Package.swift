@@ -52,15 +52,16 @@ let package = Package(
       ]),
 
     // Hosted only: the command.
+    .target(name: "CHostCommand"),
     .target(name: "ImageBuilder", dependencies: ["Image"], swiftSettings: strict),
     .executableTarget(
       name: "swiftlet",
       dependencies: [
-        "Image", "ImageBuilder", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "CHostCommand", "Image", "ImageBuilder", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], swiftSettings: strict),
 
     .testTarget(name: "NetTests", dependencies: ["Net"]),
-    .testTarget(name: "ImageTests", dependencies: ["Image", "ImageBuilder"]),
+    .testTarget(name: "ImageTests", dependencies: ["Image", "ImageBuilder", "swiftlet"]),
     .testTarget(name: "VFSTests", dependencies: ["VFS", "Tasks", "ABI"]),
     .testTarget(name: "ProcessesTests", dependencies: ["Processes", "VFS", "Tasks", "ABI"]),
   ])

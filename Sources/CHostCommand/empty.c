@@ -1,0 +1,1 @@
+// A header-only module; the package manager wants a source file.

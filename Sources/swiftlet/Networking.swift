@@ -1,0 +1,130 @@
+import Glibc
+import Image
+import ImageBuilder
+
+/// Connects an image to the network as `--net`, `-p`, `--address` and `--gateway` say.
+struct Networking {
+  private enum Kind {
+    case none, user
+    case tap(String)
+  }
+
+  private let kind: Kind
+  private let ports: [PublishedPort]
+  private let address: IPv4Address
+  private let prefixLength: UInt8
+  private let gateway: IPv4Address
+
+  init(option: String?, ports: [String], address: String, gateway: String) throws(BuildError) {
+    var published: [PublishedPort] = []
+    for text in ports { published.append(try PublishedPort(text)) }
+    self.ports = published
+    switch option {
+    case nil: kind = ports.isEmpty ? .none : .user
+    case "none": kind = .none
+    case "user": kind = .user
+    case let name? where name.hasPrefix("tap:") && name.utf8.count > 4: kind = .tap(String(name.dropFirst(4)))
+    case let name?: throw BuildError("--net \(name): write user, tap:NAME or none")
+    }
+    if case .user = kind {} else if !ports.isEmpty {
+      throw BuildError("-p needs --net user; other networks reach the image at its own address")
+    }
+    let parts = address.split(separator: "/", maxSplits: 1)
+    guard parts.count == 2, let prefix = UInt8(parts[1]), prefix >= 1, prefix <= 30 else {
+      throw BuildError("--address \(address): write for example 10.0.2.15/24")
+    }
+    prefixLength = prefix
+    self.address = try parseAddress(String(parts[0]))
+    self.gateway = try parseAddress(gateway)
+  }
+
+  /// Opens the device and describes it in `options`.
+  func start(_ options: inout LaunchOptions) throws(BuildError) {
+    switch kind {
+    case .none: return
+    case .user:
+      options.networkDescriptor = try startPasst(
+        ports, address: address, prefixLength: prefixLength, gateway: gateway)
+      options.network = .stream
+      options.hardwareAddress = [0x02, 0x53, 0x57, 0x4c, 0x54, 0x01]
+      options.nameservers = [nameserver]
+    case .tap(let name):
+      options.networkDescriptor = try openTap(name)
+      options.network = .tap
+      options.networkOffloads = true
+      options.hardwareAddress = randomHardwareAddress()
+    }
+    options.address = address
+    options.prefixLength = prefixLength
+    options.gateway = gateway
+  }
+
+  /// passt answers name queries to this address; it is in the image's network, next to the gateway.
+  private var nameserver: IPv4Address { passtNameserver(gateway) }
+}
+
+func passtNameserver(_ gateway: IPv4Address) -> IPv4Address { IPv4Address(value: gateway.value &+ 1) }
+
+private func parseAddress(_ text: String) throws(BuildError) -> IPv4Address {
+  guard let address = try? IPv4Address(parsing: Array(text.utf8)[...]) else {
+    throw BuildError("\(text) is not an IPv4 address")
+  }
+  return address
+}
+
+/// A port that `-p` forwards.
+struct PublishedPort {
+  let hostAddress: IPv4Address?
+  let host: UInt16
+  let guest: UInt16
+  let isUDP: Bool
+  private let text: String
+
+  init(_ text: String) throws(BuildError) {
+    self.text = text
+    let fault = BuildError("-p \(text): write [IP:]HOST:GUEST, with /udp at the end for UDP")
+    let halves = text.split(separator: "/", omittingEmptySubsequences: false)
+    switch halves.count == 2 ? String(halves[1]) : "tcp" {
+    case "tcp": isUDP = false
+    case "udp": isUDP = true
+    default: throw fault
+    }
+    let parts = halves[0].split(separator: ":", omittingEmptySubsequences: false)
+    guard halves.count <= 2, parts.count == 2 || parts.count == 3, let guest = UInt16(parts[parts.count - 1]),
+      let host = UInt16(parts[parts.count - 2]), guest > 0, host > 0
+    else { throw fault }
+    self.guest = guest
+    self.host = host
+    hostAddress = parts.count == 3 ? try parseAddress(String(parts[0])) : nil
+  }
+
+  /// The form passt wants.
+  var passtArguments: [String] {
+    let bound = hostAddress.map { String(decoding: $0.text, as: UTF8.self) + "/" } ?? ""
+    return [isUDP ? "-u" : "-t", "\(bound)\(host):\(guest)"]
+  }
+
+  /// Binds and lets go: passt's own report of a taken port names neither the option nor a way out.
+  func checkFree() throws(BuildError) {
+    let type = isUDP ? Int32(SOCK_DGRAM.rawValue) : Int32(SOCK_STREAM.rawValue)
+    let probe = HostFile(owning: socket(AF_INET, type | Int32(SOCK_CLOEXEC.rawValue), 0))
+    var one: Int32 = 1
+    // Without this, connections that lately ended would make a free port look taken.
+    if !isUDP { setsockopt(probe.descriptor, SOL_SOCKET, SO_REUSEADDR, &one, 4) }
+    var target = sockaddr_in()
+    target.sin_family = sa_family_t(AF_INET)
+    target.sin_port = host.bigEndian
+    target.sin_addr.s_addr = (hostAddress?.value ?? 0).bigEndian
+    let result = withUnsafePointer(to: &target) { pointer in
+      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        bind(probe.descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+      }
+    }
+    guard result != 0 else { return }
+    switch errno {
+    case EADDRINUSE: throw BuildError("port \(host) is already in use (-p \(text)); choose another host port")
+    case EACCES: throw BuildError("port \(host) needs privileges (-p \(text)); choose a host port from 1024")
+    default: throw BuildError("cannot listen for -p \(text): \(String(cString: strerror(errno)))")
+    }
+  }
+}

@@ -1,0 +1,99 @@
+import ArgumentParser
+import Glibc
+import Image
+import ImageBuilder
+
+struct Run: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Run an image, or a program as a temporary image.",
+    discussion: "Options come before IMAGE; everything after it belongs to the program.")
+
+  @Option(
+    name: [.customShort("p"), .customLong("publish")], parsing: .singleValue,
+    help: ArgumentHelp("Forward a host port.", valueName: "[IP:]HOST:GUEST[/udp]"))
+  var ports: [String] = []
+
+  @Option(name: .shortAndLong, help: "Memory, for example 64m.")
+  var memory: String?
+
+  @Option(name: .shortAndLong, parsing: .singleValue, help: "Set an environment variable.")
+  var env: [String] = []
+
+  @Option(name: [.customLong("net"), .customLong("network")], help: "user, tap:NAME or none; user if -p is given.")
+  var network: String?
+
+  @Option(help: "The image's address with prefix length.")
+  var address: String = "10.0.2.15/24"
+
+  @Option(help: "The image's gateway.")
+  var gateway: String = "10.0.2.2"
+
+  @Flag(name: .customLong("rm"), help: "Accepted for podman's sake: nothing is ever left behind.")
+  var remove = false
+
+  @Flag(name: .shortAndLong, help: "Keep standard input open.")
+  var interactive = false
+
+  @Flag(name: [.customShort("t"), .customLong("tty")], help: "Give the program the terminal.")
+  var terminal = false
+
+  @Option(help: "Print system calls: missing or syscalls.")
+  var trace: String?
+
+  @Option(name: .shortAndLong, help: "The user: NAME or UID, with an optional :GROUP.")
+  var user: String?
+
+  @Option(name: .shortAndLong, help: "The working directory.")
+  var workdir: String?
+
+  @Option(help: "The host name.")
+  var hostname: String?
+
+  @Argument(
+    parsing: .captureForPassthrough,
+    help: ArgumentHelp("The image or program, and arguments for it.", valueName: "IMAGE [ARG...]"))
+  var command: [String] = []
+
+  func run() throws {
+    guard let name = command.first else { throw BuildError("name the image or program to run") }
+    if terminal && isatty(STDIN_FILENO) != 1 {
+      throw BuildError("-t needs a terminal on standard input; leave it out")
+    }
+    var options = LaunchOptions()
+    try readOptions(into: &options)
+    let target = try LaunchTarget(name, arguments: Array(command.dropFirst()), options: &options, user: user)
+    try Networking(option: network, ports: ports, address: address, gateway: gateway).start(&options)
+    if !interactive && !terminal { try useNullInput() }
+    try target.execute(with: options)
+  }
+
+  private func readOptions(into options: inout LaunchOptions) throws(BuildError) {
+    options.terminal = terminal
+    if let memory { options.memory = try parseMemory(memory) }
+    if terminal, let variable = try parseVariable("TERM") { options.environment.append(variable) }
+    for text in env {
+      if let variable = try parseVariable(text) { options.environment.append(variable) }
+    }
+    if let workdir {
+      guard workdir.hasPrefix("/") else { throw BuildError("the working directory \(workdir) is not absolute") }
+      options.workingDirectory = Array(workdir.utf8)
+    }
+    if let hostname {
+      guard !hostname.isEmpty, hostname.utf8.count <= 64 else { throw BuildError("the host name is empty or too long") }
+      options.hostname = Array(hostname.utf8)
+    }
+    switch trace {
+    case nil: break
+    case "missing": options.trace = .missing
+    case "syscalls": options.trace = .systemCalls
+    default: throw BuildError("--trace takes missing or syscalls")
+    }
+  }
+
+  /// Without -i or -t the program reads end of file, as with podman.
+  private func useNullInput() throws(BuildError) {
+    let null = open("/dev/null", O_RDONLY)
+    guard null >= 0, dup2(null, STDIN_FILENO) == STDIN_FILENO else { throw BuildError("cannot open /dev/null") }
+    if null != STDIN_FILENO { close(null) }
+  }
+}
