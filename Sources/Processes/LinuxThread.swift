@@ -1,0 +1,67 @@
+import CMachine
+public import Tasks
+
+/// An alternate signal stack (sigaltstack(2)).
+public struct AlternateStack: BitwiseCopyable {
+  public var address: UInt = 0
+  public var flags: Int32 = AlternateStack.disabled
+  private var padding: Int32 = 0
+  public var size: UInt = 0
+  public init() {}
+  public static var onStack: Int32 { 1 }
+  public static var disabled: Int32 { 2 }
+  public static var autoDisarm: Int32 { Int32(bitPattern: 1 << 31) }
+  public static var minimumSize: UInt { 2048 }
+
+  func contains(_ stackPointer: UInt) -> Bool {
+    flags & AlternateStack.disabled == 0 && stackPointer > address && stackPointer &- address <= size
+  }
+}
+
+/// What Linux knows of a thread. Kernel lock held for every call.
+public final class LinuxThread: Thread {
+  public let tid: Int32
+  public unowned(unsafe) let process: Process
+
+  /// Signals that wait until they are unblocked.
+  public internal(set) var mask = SignalSet(rawValue: 0)
+  /// The mask that the end of rt_sigsuspend, ppoll and the like brings back.
+  public internal(set) var savedMask: SignalSet?
+  /// The mask proper while rt_sigtimedwait opens `mask` for what it waits for.
+  var realMask = SignalSet(rawValue: 0)
+  public internal(set) var pending = PendingSignals()
+  public var alternateStack = AlternateStack()
+
+  /// set_tid_address(2)
+  public var clearChildAddress: UInt = 0
+  /// set_robust_list(2)
+  public var robustList: UInt = 0
+  public var robustListLength: UInt = 0
+  /// Deadline of a call that is restarted after a stop (ERESTART_RESTARTBLOCK).
+  var restartDeadline: UInt64?
+  /// At most 15 bytes.
+  public var name: [UInt8]
+  /// The thread has left its process; only its host thread is left to end.
+  public internal(set) var hasExited = false
+
+  init(block: UnsafeMutablePointer<thread_block>, tid: Int32, process: Process) {
+    self.tid = tid
+    self.process = process
+    name = process.name
+    super.init(block: block)
+  }
+
+  /// The thread that runs now, as Linux's.
+  @inline(__always)
+  public static var running: LinuxThread { unsafeDowncast(Thread.current, to: LinuxThread.self) }
+
+  /// The deadline of the call that is being restarted, if it is; else `computed`.
+  public func takeRestartDeadline(_ computed: UInt64) -> UInt64 {
+    guard let deadline = restartDeadline else { return computed }
+    restartDeadline = nil
+    return deadline
+  }
+
+  /// Remembers when a call that answers ERESTART_RESTARTBLOCK was to end.
+  public func keepRestartDeadline(_ deadline: UInt64) { restartDeadline = deadline }
+}

@@ -1,0 +1,138 @@
+public import Tasks
+
+/// User and group ids of a process (credentials(7)).
+public struct ProcessCredentials {
+  public var realUser: UInt32 = 0
+  public var effectiveUser: UInt32 = 0
+  public var savedUser: UInt32 = 0
+  public var realGroup: UInt32 = 0
+  public var effectiveGroup: UInt32 = 0
+  public var savedGroup: UInt32 = 0
+  public var groups: [UInt32] = []
+  public init() {}
+  public var isPrivileged: Bool { effectiveUser == 0 }
+}
+
+/// A soft and a hard limit (getrlimit(2)); `.max` is RLIM_INFINITY.
+public struct ResourceLimit: BitwiseCopyable {
+  public var soft: UInt64
+  public var hard: UInt64
+  public init(_ soft: UInt64, _ hard: UInt64) {
+    self.soft = soft
+    self.hard = hard
+  }
+  public static var stack: Int { 3 }
+  public static var core: Int { 4 }
+  public static var processes: Int { 6 }
+  public static var openFiles: Int { 7 }
+  public static var pendingSignals: Int { 11 }
+
+  /// Linux's limits of the first process (include/asm-generic/resource.h).
+  static func defaults() -> [ResourceLimit] {
+    var limits = [ResourceLimit](repeating: ResourceLimit(.max, .max), count: 16)
+    limits[stack] = ResourceLimit(8 << 20, .max)
+    limits[core] = ResourceLimit(0, .max)
+    limits[processes] = ResourceLimit(32768, 32768)
+    limits[openFiles] = ResourceLimit(1024, 1 << 20)
+    limits[8] = ResourceLimit(8 << 20, 8 << 20)
+    limits[pendingSignals] = ResourceLimit(32768, 32768)
+    limits[12] = ResourceLimit(819200, 819200)
+    limits[13] = ResourceLimit(0, 0)
+    limits[14] = ResourceLimit(0, 0)
+    return limits
+  }
+}
+
+/// A process: what its threads share. Kernel lock held for every call.
+public final class Process {
+  public let pid: Int32
+  public internal(set) unowned(unsafe) var parent: Process?
+  public internal(set) var children: [Process] = []
+  public internal(set) var threads: [LinuxThread] = []
+  public internal(set) var processGroup: Int32
+  public internal(set) var session: Int32
+  /// Set by execve(2); setpgid(2) then refuses the parent.
+  public var hasExecuted = false
+
+  public var credentials = ProcessCredentials()
+  /// Indexed by RLIMIT_ numbers.
+  public var limits: [ResourceLimit] = ResourceLimit.defaults()
+  /// At most 15 bytes (PR_SET_NAME).
+  public var name: [UInt8] = []
+  /// Arguments, each with its NUL, as /proc/PID/cmdline shows them.
+  public var commandLine: [UInt8] = []
+  public var dumpable: Int32 = 1
+  public var isChildSubreaper = false
+  /// PR_SET_PDEATHSIG: sent to this process when its parent ends.
+  public var parentDeathSignal: Int32 = 0
+  /// Number of the controlling terminal, 0 for none.
+  public var controllingTerminal: UInt64 = 0
+  /// Monotonic nanoseconds.
+  public let startTime: UInt64
+  /// Names the address space for futexes: the same in processes that share memory (CLONE_VM).
+  public var addressSpaceIdentity: UInt
+  // Integration point: `var descriptors: FileDescriptorTable?`, from VFS.
+  // Integration point: `var fileSystem: FileSystemContext?`, from VFS.
+
+  // Signals.
+  public var actions: SignalActions
+  public internal(set) var pending = PendingSignals()
+  /// Signal to the parent at the end: SIGCHLD, or what clone(2) asked for.
+  public var exitSignal: Int32 = Signal.child
+
+  // Stops.
+  var isStopping = false
+  var stopSignal: Int32 = 0
+  var stoppedThreads = 0
+  public internal(set) var isStopped = false
+  var hasStopToReport = false
+  var hasContinuationToReport = false
+  let stopQueue = WaitQueue()
+
+  // End.
+  /// A group exit has begun: every thread ends at its next safe point.
+  public internal(set) var isExiting = false
+  /// As wait(2) encodes it.
+  public internal(set) var exitStatus: Int32 = 0
+  public internal(set) var isZombie = false
+  let childQueue = WaitQueue()
+  /// Woken when the process ends; pidfd and /proc readers wait here.
+  public let exitQueue = WaitQueue()
+  /// The parent of a vfork(2) sleeps here until the child executes or ends.
+  public var vforkCompletion: WaitQueue?
+
+  // Timers.
+  public internal(set) var realTimer: IntervalTimer?
+  public internal(set) var virtualTimer: IntervalTimer?
+  public internal(set) var profilingTimer: IntervalTimer?
+  var posixTimers: [PosixTimer] = []
+  var nextTimerIdentifier: Int32 = 0
+
+  init(pid: Int32, parent: Process?, actions: SignalActions, now: UInt64) {
+    self.pid = pid
+    self.parent = parent
+    self.actions = actions
+    startTime = now
+    processGroup = parent?.processGroup ?? pid
+    session = parent?.session ?? pid
+    addressSpaceIdentity = UInt(truncatingIfNeeded: pid)
+    if let parent {
+      credentials = parent.credentials
+      limits = parent.limits
+      name = parent.name
+      commandLine = parent.commandLine
+      dumpable = parent.dumpable
+      controllingTerminal = parent.controllingTerminal
+    }
+  }
+
+  /// pid 1, which ends the system when it ends and which signals without a handler do not reach.
+  public var isInit: Bool { pid == 1 }
+
+  /// Tells the parent of a vfork(2) that it may go on.
+  public func completeVfork() {
+    guard let queue = vforkCompletion else { return }
+    vforkCompletion = nil
+    queue.wake()
+  }
+}
