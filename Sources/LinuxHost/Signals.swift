@@ -8,6 +8,9 @@ enum Signals {
   static let kick = 23  // SIGURG: ignored by default, so a stray one is harmless
   static let trapped: [7 of Int] = [31, 11, 7, 4, 8, 5, 23]  // SYS SEGV BUS ILL FPE TRAP URG
 
+  // What the user's terminal or shell sends: the supervisor passes it on.
+  static let ignored: [12 of Int] = [13, 1, 2, 3, 15, 10, 12, 14, 20, 21, 22, 28]
+
   static func install() {
     // SA_SIGINFO | SA_ONSTACK | SA_RESTORER, everything blocked while the handler runs
     var action = host_sigaction(
@@ -19,8 +22,10 @@ enum Signals {
       }
     }
     var ignore = host_sigaction(handler: 1, flags: 0, restorer: 0, mask: 0)
-    for signal in [13, 1, 2, 3, 15, 10, 12, 14, 20, 21, 22] as [11 of Int] {
-      _ = withUnsafePointer(to: &ignore) { LinuxCall.raw(LinuxCall.sigaction, signal, Int(bitPattern: $0), 0, 8) }
+    for i in 0..<12 {
+      _ = withUnsafePointer(to: &ignore) {
+        LinuxCall.raw(LinuxCall.sigaction, ignored[i], Int(bitPattern: $0), 0, 8)
+      }
     }
   }
 }

@@ -45,7 +45,7 @@ public final class AddressSpace {
   public var trampolines = TrampolinePages()
 
   static let lowest: UInt = 0x1_0000
-  static let top: UInt = 0x6fff_f000_0000
+  public static var top: UInt { 0x6fff_f000_0000 }
 
   public init() {}
 
