@@ -252,6 +252,13 @@ machine_restore_vector_state:
   mov $-1, %edx
   xrstor64 (%rdi)
   ret
+.globl machine_vector_state_features
+machine_vector_state_features:
+  xor %ecx, %ecx
+  xgetbv
+  shl $32, %rdx
+  or %rdx, %rax
+  ret
 .globl machine_vector_state_size
 machine_vector_state_size:
   push %rbx

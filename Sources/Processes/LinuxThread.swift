@@ -44,6 +44,18 @@ public final class LinuxThread: Thread {
   /// The thread has left its process; only its host thread is left to end.
   public internal(set) var hasExited = false
 
+  /// CLONE_CHILD_SETTID: stored in the child's memory before it runs.
+  public var setChildAddress: UInt = 0
+  /// The program to load before the thread runs: set by a vfork child's execve, done in its own address space.
+  public var execution: Execution?
+  /// The thread whose host thread and memory a vfork child uses.
+  public internal(set) unowned(unsafe) var lender: LinuxThread?
+  public var isBorrowing: Bool { lender != nil }
+  /// The FS base that the program set (arch_prctl(2)).
+  public var threadPointer: UInt = 0
+  var borrower: LinuxThread?
+  var startsProcess = false
+
   init(block: UnsafeMutablePointer<thread_block>, tid: Int32, process: Process) {
     self.tid = tid
     self.process = process

@@ -1,4 +1,5 @@
 public import Tasks
+public import VFS
 
 /// User and group ids of a process (credentials(7)).
 public struct ProcessCredentials {
@@ -71,6 +72,9 @@ public final class Process {
   public let startTime: UInt64
   /// Names the address space for futexes: the same in processes that share memory (CLONE_VM).
   public var addressSpaceIdentity: UInt
+  public var addressSpace = AddressSpace()
+  /// The program's file, for /proc/PID/exe.
+  public var executable: Path?
   // Integration point: `var descriptors: FileDescriptorTable?`, from VFS.
   // Integration point: `var fileSystem: FileSystemContext?`, from VFS.
 
@@ -124,6 +128,13 @@ public final class Process {
       dumpable = parent.dumpable
       controllingTerminal = parent.controllingTerminal
     }
+  }
+
+  /// What clone(2) gives a child process, by its flags.
+  func inherit(from other: Process, _ flags: CloneFlags) {
+    executable = other.executable
+    addressSpace = flags.contains(.memory) ? other.addressSpace : other.addressSpace.copy()
+    if flags.contains(.memory) { addressSpaceIdentity = other.addressSpaceIdentity }
   }
 
   /// pid 1, which ends the system when it ends and which signals without a handler do not reach.

@@ -1,0 +1,169 @@
+public import ABI
+public import CMachine
+public import Tasks
+import VFS
+
+/// Makes and recycles the memory of threads; the host knows their layout.
+public protocol ThreadMemory: AnyObject {
+  func make() throws(Errno) -> UnsafeMutablePointer<thread_block>
+  /// Gives it back once the host thread has gone; `block.park_word` is cleared then.
+  func retire(_ block: UnsafeMutablePointer<thread_block>)
+  /// Makes the calling host thread the thread of `block`, goes on there and never comes back.
+  func `continue`(
+    as block: UnsafeMutablePointer<thread_block>, _ function: @convention(c) () -> Void
+  ) -> Never
+}
+
+nonisolated(unsafe) public var threadMemory: (any ThreadMemory)! = nil
+
+/// clone(2) flags that matter here.
+public struct CloneFlags: OptionSet, Sendable {
+  public let rawValue: UInt64
+  public init(rawValue: UInt64) { self.rawValue = rawValue }
+  public static var memory: CloneFlags { CloneFlags(rawValue: 0x100) }
+  public static var fileSystem: CloneFlags { CloneFlags(rawValue: 0x200) }
+  public static var files: CloneFlags { CloneFlags(rawValue: 0x400) }
+  public static var signalHandlers: CloneFlags { CloneFlags(rawValue: 0x800) }
+  public static var vfork: CloneFlags { CloneFlags(rawValue: 0x4000) }
+  public static var parent: CloneFlags { CloneFlags(rawValue: 0x8000) }
+  public static var thread: CloneFlags { CloneFlags(rawValue: 0x10000) }
+  public static var setThreadPointer: CloneFlags { CloneFlags(rawValue: 0x80000) }
+  public static var parentSetIdentifier: CloneFlags { CloneFlags(rawValue: 0x0010_0000) }
+  public static var childClearIdentifier: CloneFlags { CloneFlags(rawValue: 0x0020_0000) }
+  public static var childSetIdentifier: CloneFlags { CloneFlags(rawValue: 0x0100_0000) }
+}
+
+/// The arguments of clone(2) and clone3(2).
+public struct CloneArguments {
+  public var flags: CloneFlags
+  public var exitSignal: Int32
+  public var stack: UInt
+  public var parentIdentifier: UInt
+  public var childIdentifier: UInt
+  public var threadPointer: UInt
+  public init(
+    flags: CloneFlags, exitSignal: Int32, stack: UInt, parentIdentifier: UInt, childIdentifier: UInt,
+    threadPointer: UInt
+  ) {
+    self.flags = flags
+    self.exitSignal = exitSignal
+    self.stack = stack
+    self.parentIdentifier = parentIdentifier
+    self.childIdentifier = childIdentifier
+    self.threadPointer = threadPointer
+  }
+}
+
+extension LinuxThread {
+  /// clone(2): a thread, a process, or (CLONE_VM without CLONE_THREAD) a process that borrows this thread until it
+  /// executes or ends. Gives the new thread's id.
+  public func clone(_ arguments: CloneArguments) throws(Errno) -> Int32 {
+    let flags = arguments.flags
+    if flags.contains(.thread), !flags.contains(.memory) || !flags.contains(.signalHandlers) { throw .invalid }
+    if flags.contains(.signalHandlers), !flags.contains(.memory) { throw .invalid }
+    let childBlock = try threadMemory.make()
+    let child: LinuxThread
+    do throws(Errno) {
+      child = try makeThread(arguments, childBlock)
+    } catch {
+      childBlock.pointee.park_word = 0
+      threadMemory.retire(childBlock)
+      throw error
+    }
+    childBlock.pointee.thread = Unmanaged.passUnretained(child).toOpaque()
+    prepareFrame(child, arguments)
+    try storeIdentifiers(child, arguments)
+    if flags.contains(.memory), !flags.contains(.thread) { lend(to: child, arguments) }
+    do throws(Errno) {
+      if flags.contains(.thread) { try host.startThread(childBlock) } else { try host.startProcess(childBlock) }
+    } catch {
+      ProcessTable.discard(child)
+      threadMemory.retire(childBlock)
+      throw error
+    }
+    return child.tid
+  }
+
+  private func makeThread(_ arguments: CloneArguments, _ block: UnsafeMutablePointer<thread_block>) throws(Errno)
+    -> LinuxThread
+  {
+    if arguments.flags.contains(.thread) { return try ProcessTable.createThread(in: process, block: block) }
+    let actions = arguments.flags.contains(.signalHandlers) ? process.actions : nil
+    let parent = arguments.flags.contains(.parent) ? process.parent : process
+    let child = try ProcessTable.createProcess(parent: parent, block: block, actions: actions)
+    child.process.exitSignal = arguments.exitSignal
+    child.process.inherit(from: process, arguments.flags)
+    return child
+  }
+
+  private func prepareFrame(_ child: LinuxThread, _ arguments: CloneArguments) {
+    let frame = child.block.pointee.frame!
+    frame.pointee = block.pointee.frame.pointee
+    frame.pointee.rax = 0
+    if frame.pointee.kind != 0 { frame.pointee.kind = UInt64(TRAP_RETURN) }
+    if arguments.stack != 0 { frame.pointee.rsp = UInt64(arguments.stack) }
+    child.setMask(mask)
+    if !arguments.flags.contains(.memory) || arguments.flags.contains(.vfork) {
+      child.alternateStack = alternateStack
+    }
+    child.block.pointee.fs_base = arguments.flags.contains(.setThreadPointer) ? UInt64(arguments.threadPointer) : 0
+  }
+
+  private func storeIdentifiers(_ child: LinuxThread, _ arguments: CloneArguments) throws(Errno) {
+    let flags = arguments.flags
+    if flags.contains(.childClearIdentifier) { child.clearChildAddress = arguments.childIdentifier }
+    // The child's copy is made by fork after this store, so that both see it; the parent's word is put back by
+    // glibc itself, which stores its own id on fork.
+    if flags.contains(.childSetIdentifier) {
+      if flags.contains(.memory) {
+        try UserSlice.store(child.tid, at: arguments.childIdentifier)
+      } else {
+        child.setChildAddress = arguments.childIdentifier
+        child.block.pointee.attention = 1
+      }
+    }
+    if flags.contains(.parentSetIdentifier) { try UserSlice.store(child.tid, at: arguments.parentIdentifier) }
+  }
+
+  // MARK: Borrowed threads (vfork)
+
+  /// Runs the child on this host thread, in this address space, until it executes or ends. Does not return: the
+  /// parent goes on from its frame, with the child's id as the result.
+  private func lend(to child: LinuxThread, _ arguments: CloneArguments) -> Never {
+    block.pointee.frame.pointee.rax = UInt64(child.tid)
+    child.lender = self
+    if child.block.pointee.fs_base != 0 { host.setThreadPointer(UInt(child.block.pointee.fs_base)) }
+    threadMemory.continue(as: child.block, leaveWithLock)
+  }
+
+  /// The child of a vfork has its own memory now, or has ended: the host thread is the parent's again.
+  public func giveBack(startingProcess: Bool) -> Never {
+    guard let parent = lender else { preconditionFailure("nothing was lent") }
+    lender = nil
+    startsProcess = startingProcess
+    parent.borrower = self
+    threadMemory.continue(as: parent.block, resumeLender)
+  }
+}
+
+/// On the new thread's stack, kernel lock held: leave.
+private func leaveWithLock() { KernelLock.release() }
+
+/// On the parent's stack, kernel lock held.
+private func resumeLender() {
+  let parent = LinuxThread.running
+  if let child = parent.borrower {
+    parent.borrower = nil
+    if child.startsProcess {
+      do throws(Errno) { try host.startProcess(child.block) } catch {
+        child.process.beginGroupExit(status: Signal.kill)
+        child.exit()
+        threadMemory.retire(child.block)
+      }
+    } else {
+      child.block.pointee.park_word = 0
+      threadMemory.retire(child.block)
+    }
+  }
+  KernelLock.release()
+}

@@ -1,0 +1,96 @@
+import ABI
+import Processes
+import Tasks
+import VFS
+
+/// clone(2), execve(2) and their relatives.
+extension SystemCall {
+  func clone() throws(Errno) -> Int {
+    Int(
+      try thread.clone(
+        CloneArguments(
+          flags: CloneFlags(rawValue: UInt64(a) & ~0xff), exitSignal: Int32(a & 0xff), stack: b,
+          parentIdentifier: c, childIdentifier: d, threadPointer: e)))
+  }
+
+  func fork() throws(Errno) -> Int {
+    Int(
+      try thread.clone(
+        CloneArguments(
+          flags: [], exitSignal: Signal.child, stack: 0, parentIdentifier: 0, childIdentifier: 0,
+          threadPointer: 0)))
+  }
+
+  func vfork() throws(Errno) -> Int {
+    Int(
+      try thread.clone(
+        CloneArguments(
+          flags: [.memory, .vfork], exitSignal: Signal.child, stack: 0, parentIdentifier: 0, childIdentifier: 0,
+          threadPointer: 0)))
+  }
+
+  func clone3() throws(Errno) -> Int {
+    guard b >= 64, b <= 4096 else { throw .invalid }
+    typealias Words = (UInt64, UInt64, UInt64, UInt64, UInt64, UInt64, UInt64, UInt64)
+    let words: Words = try UserSlice.load(a, (0, 0, 0, 0, 0, 0, 0, 0))
+    if words.0 & 0x1000 != 0 { throw .invalid }  // CLONE_PIDFD
+    return Int(
+      try thread.clone(
+        CloneArguments(
+          flags: CloneFlags(rawValue: words.0), exitSignal: Int32(truncatingIfNeeded: words.4),
+          stack: UInt(words.5) &+ UInt(words.6), parentIdentifier: UInt(words.3), childIdentifier: UInt(words.2),
+          threadPointer: UInt(words.7))))
+  }
+
+  func execve() throws(Errno) -> Int {
+    let path = try UserSlice.string(a)
+    let arguments = try strings(b)
+    let environment = try strings(c)
+    return try execute(path, arguments, environment)
+  }
+
+  private func strings(_ vector: UInt) throws(Errno) -> [[UInt8]] {
+    var result: [[UInt8]] = []
+    if vector == 0 { return result }
+    var total = 0
+    var at = vector
+    while true {
+      let address: UInt = try UserSlice.load(at, 0)
+      if address == 0 { return result }
+      let text = try UserSlice.string(address, limit: 131072)
+      total += text.count + 9
+      if total > 2 << 20 { throw .argumentListTooLong }
+      result.append(text)
+      at &+= 8
+    }
+  }
+
+  func execute(_ path: [UInt8], _ arguments: [[UInt8]], _ environment: [[UInt8]]) throws(Errno) -> Int {
+    let execution = try Execution(
+      path: path, arguments: arguments.isEmpty ? [[]] : arguments, environment: environment
+    ) { (name) throws(Errno) in try openProgram(name) }
+    let process = process
+    let thread = thread
+    if thread.isBorrowing {
+      process.addressSpace = AddressSpace()
+      process.addressSpaceIdentity = UInt(truncatingIfNeeded: process.pid)
+      thread.execution = execution
+      thread.block.pointee.attention = 1
+      thread.giveBack(startingProcess: true)
+    }
+    try process.endOtherThreads(thread)
+    run(execution)
+    return 0
+  }
+
+  /// Loads the program; past the point of no return a failure ends the process.
+  func run(_ execution: Execution) {
+    let process = process
+    process.willExecute()
+    do throws(Errno) {
+      try execution.load(into: process.addressSpace, frame: frame, process: process)
+    } catch {
+      process.beginGroupExit(status: Signal.segmentation)
+    }
+  }
+}
