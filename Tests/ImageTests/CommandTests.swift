@@ -25,7 +25,10 @@ struct CommandTests {
     let directory = try TemporaryDirectory()
     let image = directory.path + "/image"
     let outcome = try swiftlet(
-      ["build", "-o", image, "--user", "www-data", "--memory", "64m", "-e", "A=B", "/usr/bin/env", "--", "-i", "C=D"])
+      [
+        "build", "-o", image, "--user", "www-data", "--memory", "64m", "-e", "A=B", "/usr/bin/env", "--",
+        "-i", "C=D",
+      ])
     #expect(outcome.status == 0 && outcome.errors.isEmpty && outcome.output.isEmpty)
     var status = stat()
     #expect(lstat(image, &status) == 0 && status.st_mode == 0o100755)
@@ -39,7 +42,7 @@ struct CommandTests {
       let paths = (0..<reader.entryCount).map { String(decoding: reader.entry($0).path, as: UTF8.self) }
       for path in ["usr/bin/env", "lib64", "tmp", "etc/passwd", "proc"] { #expect(paths.contains(path)) }
       #expect(paths.contains { $0.hasSuffix("libc.so.6") })
-      #expect(try reader.data(of: "usr/bin/env") == Array(MappedFile(Path("/usr/bin/env")).bytes))
+      #expect(try reader.data(of: "usr/bin/env") == MappedFile(Path("/usr/bin/env")).copy())
     }
     #expect(try swiftlet(["inspect", image]).output.contains("/usr/bin/env"))
   }
@@ -73,7 +76,7 @@ struct CommandTests {
   func rootDirectory() throws {
     let directory = try TemporaryDirectory()
     mkdir(directory.path + "/root", 0o755)
-    try directory.write("root/program", Array(MappedFile(Path("/usr/bin/env")).bytes), mode: 0o755)
+    try directory.write("root/program", MappedFile(Path("/usr/bin/env")).copy(), mode: 0o755)
     let image = directory.path + "/image"
     try expectFailure(
       ["build", "-o", image, "--root", directory.path + "/root", "--", "/program"], 125,
@@ -84,9 +87,10 @@ struct CommandTests {
   @Test("A missing library is named, and so is who needs it")
   func missingLibrary() throws {
     let directory = try TemporaryDirectory()
-    var program = Array(try MappedFile(Path("/usr/bin/env")).bytes)
+    var program = try MappedFile(Path("/usr/bin/env")).copy()
     let name = bytes("libc.so.6\0")
-    let position = try #require((0..<program.count - 10).first { program[$0..<($0 + 10)].elementsEqual(name) })
+    let position = try #require(
+      (0..<program.count - 10).first { program[$0..<($0 + 10)].elementsEqual(name) })
     program[position + 3] = UInt8(ascii: "X")
     let file = try directory.write("program", program, mode: 0o755)
     try expectFailure(
@@ -124,7 +128,7 @@ struct CommandTests {
     damaged[whole.count - 70] ^= 1
     damaged[whole.count - 90] ^= 1
     try expectFailure(["run", try directory.write("damaged", damaged, mode: 0o755)], 126, "checksum")
-    var foreign = Array(try MappedFile(Path("/bin/true")).bytes)
+    var foreign = try MappedFile(Path("/bin/true")).copy()
     foreign[18] = 183
     try expectFailure(["run", try directory.write("foreign", foreign, mode: 0o755)], 126, "another machine")
     try expectFailure(["run", "/bin/true"], 125, "libOS", libOS: "/nonexistent")

@@ -54,7 +54,8 @@ struct ImageFixture {
     let layout = try ImageLayout(executableLength: 100, files: files, manifest: sampleManifest())
     archiveOffset = Int(layout.archiveOffset)
     image = [UInt8](repeating: 0, count: Int(layout.length))
-    image.replaceSubrange(archiveOffset..<(archiveOffset + layout.archiveIndex.count), with: layout.archiveIndex)
+    image.replaceSubrange(
+      archiveOffset..<(archiveOffset + layout.archiveIndex.count), with: layout.archiveIndex)
     let data = Int(layout.dataOffsets[2])
     for index in 0..<5000 { image[data + index] = UInt8(truncatingIfNeeded: index) }
     let link = Int(layout.dataOffsets[3])

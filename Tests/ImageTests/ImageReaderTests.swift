@@ -36,8 +36,10 @@ struct ImageReaderTests {
     "A wrong field of the trailer is refused",
     arguments: [
       (0, 0, ImageError.notAnImage), (8, 2, .unsupportedVersion), (8, 1 | 1 << 32, .unknownFlags),
-      (16, 1, .misalignedSection), (16, 1 << 40, .sectionOutOfBounds), (16, UInt64.max << 12, .sectionOutOfBounds),
-      (24, UInt64.max, .sectionOutOfBounds), (32, 0, .sectionOutOfBounds), (32, UInt64.max, .sectionOutOfBounds),
+      (16, 1, .misalignedSection), (16, 1 << 40, .sectionOutOfBounds),
+      (16, UInt64.max << 12, .sectionOutOfBounds),
+      (24, UInt64.max, .sectionOutOfBounds), (32, 0, .sectionOutOfBounds),
+      (32, UInt64.max, .sectionOutOfBounds),
       (40, UInt64.max, .sectionOutOfBounds), (48, 0, .wrongChecksum), (56, 1, .unknownFlags),
       (24, 16, .notAnArchive), (16, 0, .notAnArchive),
     ] as [(Int, UInt64, ImageError)])
@@ -72,7 +74,9 @@ struct ImageReaderTests {
 
   @Test(
     "A path with an empty, . or .. component, a leading slash, a zero byte or a twin is refused",
-    arguments: ["bin/../gram", "bin//ro gram", "/in/pro gram", "bin/pro gra\0", "bin/./o gram", "bin/pro gra/"])
+    arguments: [
+      "bin/../gram", "bin//ro gram", "/in/pro gram", "bin/pro gra\0", "bin/./o gram", "bin/pro gra/",
+    ])
   func paths(path: String) throws {
     var fixture = try ImageFixture()
     let pool = fixture.archiveOffset + 32 + 7 * 64
@@ -116,11 +120,13 @@ struct ImageReaderTests {
       var fixture = whole
       for _ in 0..<Int.random(in: 1...3, using: &generator) {
         let isIndex = Bool.random(using: &generator)
-        let offset = (isIndex ? index : fixture.trailer..<fixture.image.count).randomElement(using: &generator) ?? 0
+        let offset =
+          (isIndex ? index : fixture.trailer..<fixture.image.count).randomElement(using: &generator) ?? 0
         fixture.image[offset] = UInt8.random(in: 0...255, using: &generator)
       }
       let isRepairable =
-        fixture.get(fixture.archiveOffset + 16) < 4000 && fixture.get(fixture.trailer + 32) < fixture.image.count
+        fixture.get(fixture.archiveOffset + 16) < 4000
+        && fixture.get(fixture.trailer + 32) < fixture.image.count
         && fixture.get(fixture.trailer + 40) < 200
         && fixture.get(fixture.trailer + 32) + 200 < fixture.image.count
       if round % 2 == 0 && isRepairable { fixture.repairChecksum() }

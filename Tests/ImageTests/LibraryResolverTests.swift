@@ -9,14 +9,16 @@ struct LibraryResolverTests {
     let list = try runProcess(["/lib64/ld-linux-x86-64.so.2", "--list", program])
     var paths: Set<String> = []
     for line in list.output.split(separator: "\n") {
-      if let word = line.split(whereSeparator: { $0 == " " || $0 == "\t" }).first(where: { $0.hasPrefix("/") }) {
+      if let word = line.split(whereSeparator: { $0 == " " || $0 == "\t" }).first(where: { $0.hasPrefix("/") }
+      ) {
         paths.insert(String(word))
       }
     }
     return paths
   }
 
-  @Test("It finds what the dynamic loader finds", arguments: ["/usr/bin/env", "/usr/bin/git", "/usr/bin/python3"])
+  @Test(
+    "It finds what the dynamic loader finds", arguments: ["/usr/bin/env", "/usr/bin/git", "/usr/bin/python3"])
   func sameAsLoader(program: String) throws {
     guard try FileTree().findProgramIfPresent(program) else { return }
     let found = try LibraryResolver(FileTree()).dependencies(of: Path(program)).map { $0.text }
@@ -27,7 +29,7 @@ struct LibraryResolverTests {
   @Test("A program's damaged ELF file is refused wherever it is cut")
   func truncatedProgram() throws {
     let directory = try TemporaryDirectory()
-    let whole = Array(try MappedFile(Path("/usr/bin/env")).bytes)
+    let whole = try MappedFile(Path("/usr/bin/env")).copy()
     for length in stride(from: 4, to: whole.count, by: whole.count / 50) {
       let file = try directory.write("cut", Array(whole[..<length]))
       #expect(throws: BuildError("\(file) is a truncated ELF file", exitStatus: 126)) {
@@ -38,7 +40,7 @@ struct LibraryResolverTests {
 
   @Test("Random damage of an ELF file never traps")
   func fuzz() throws {
-    let whole = Array(try MappedFile(Path("/usr/bin/env")).bytes)
+    let whole = try MappedFile(Path("/usr/bin/env")).copy()
     let elf = try whole.withUnsafeBytes { try ELFFile($0, name: []) }
     #expect(elf.needed == [Path("libc.so.6")])
     var generator = SeededGenerator(seed: 3)

@@ -26,7 +26,8 @@ struct ManifestTests {
       ("", ImageError.missingProgram), ("program /a\n", .missingProgram), ("arg a\n", .missingProgram),
       ("program a\narg a\n", .missingProgram), ("program /a", .missingValue), ("program\n", .missingValue),
       ("\n", .missingValue), (" x\n", .missingValue), ("colour red\n", .unknownKey),
-      ("program /a\nprogram /a\n", .duplicateKey), ("arg %\n", .invalidEncoding), ("arg %0\n", .invalidEncoding),
+      ("program /a\nprogram /a\n", .duplicateKey), ("arg %\n", .invalidEncoding),
+      ("arg %0\n", .invalidEncoding),
       ("arg %00\n", .invalidEncoding), ("arg %zz\n", .invalidEncoding), ("arg a b\n", .invalidEncoding),
       ("arg ü\n", .invalidEncoding), ("memory 1k\n", .invalidNumber), ("memory -1\n", .invalidNumber),
       ("memory 99999999999999999999\n", .invalidNumber), ("memory \n", .invalidNumber),
@@ -71,7 +72,8 @@ struct ManifestTests {
       ("mac 02-00-00-00-00-00\n", .invalidAddress), ("address 10.0.2.15\n", .invalidAddress),
       ("address 10.0.2.15/33\n", .invalidNumber), ("address 10.0.2.256/8\n", .invalidAddress),
       ("gateway 10.0.2\n", .invalidAddress), ("gateway 10.0.2.1.\n", .invalidAddress),
-      ("gateway 1.2.3.4.5\n", .invalidAddress), ("gateway ...\n", .invalidAddress), ("gateway \n", .invalidAddress),
+      ("gateway 1.2.3.4.5\n", .invalidAddress), ("gateway ...\n", .invalidAddress),
+      ("gateway \n", .invalidAddress),
       ("terminal 2\n", .invalidNumber), ("trace all\n", .unknownKey), ("hostname \n", .missingValue),
       ("terminal 0\nterminal 0\n", .duplicateKey), ("x y\n", .unknownKey),
     ])
@@ -96,7 +98,9 @@ struct ManifestTests {
   @Test("Random text never traps the parsers")
   func fuzz() {
     var generator = SeededGenerator(seed: 2)
-    let words = ["program", "arg", "address", "mac", "gateway", "user", "env", " ", "%", "\n", "1", ".", ":", "/", "ü"]
+    let words = [
+      "program", "arg", "address", "mac", "gateway", "user", "env", " ", "%", "\n", "1", ".", ":", "/", "ü",
+    ]
     for _ in 0..<3000 {
       var text = ""
       for _ in 0..<8 { text += words.randomElement(using: &generator) ?? "" }
