@@ -55,7 +55,8 @@ struct ArchiveCheck {
 
   private func checkContent(_ record: Record, index: Int) throws(ImageError) {
     guard record.mode >> 16 == 0 else { throw .invalidFileType }
-    guard record.mtimeNanoseconds < 1_000_000_000, record.mtimeSeconds <= UInt64(Int64.max), record.reserved == 0
+    guard record.mtimeNanoseconds < 1_000_000_000, record.mtimeSeconds <= UInt64(Int64.max),
+      record.reserved == 0
     else { throw .invalidTimestamp }
     guard let data = archive.slice(record.dataOffset, record.dataLength) else { throw .dataOutOfBounds }
     if record.hardLinkIndex != ImageFormat.noHardLink {

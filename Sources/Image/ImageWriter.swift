@@ -45,7 +45,9 @@ public struct ImageLayout {
     var pool: [UInt8] = []
     for file in files { pool += file.path }
     let indexLength = files.count * ImageFormat.recordLength + pool.count
-    guard files.count < Int(ImageFormat.noHardLink), pool.count < Int(UInt32.max) else { throw .tooManyEntries }
+    guard files.count < Int(ImageFormat.noHardLink), pool.count < Int(UInt32.max) else {
+      throw .tooManyEntries
+    }
 
     var index: [UInt8] = []
     index.reserveCapacity(ImageFormat.archiveHeaderLength + indexLength)

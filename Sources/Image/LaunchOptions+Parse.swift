@@ -57,7 +57,9 @@ extension LaunchOptions {
     return true
   }
 
-  private mutating func readSurroundings(_ line: RecordLine, _ seen: inout SeenKeys) throws(ImageError) -> Bool {
+  private mutating func readSurroundings(_ line: RecordLine, _ seen: inout SeenKeys) throws(ImageError)
+    -> Bool
+  {
     if line.hasKey("hostname") {
       try seen.once(14)
       // HOST_NAME_MAX of Linux (limits.h).

@@ -118,7 +118,9 @@ public struct LaunchOptions: Equatable {
     case .stream: writer.add("network", word: "stream")
     case .tap: writer.add("network", word: "tap")
     }
-    if let networkDescriptor { writer.add("network-fd", number: UInt64(UInt32(bitPattern: networkDescriptor))) }
+    if let networkDescriptor {
+      writer.add("network-fd", number: UInt64(UInt32(bitPattern: networkDescriptor)))
+    }
     writer.add("network-offloads", number: networkOffloads ? 1 : 0)
     if let hardwareAddress { writer.add("mac", hardwareAddressText(hardwareAddress)) }
     if let address { writer.add("address", address.text + [0x2f] + decimal(UInt64(prefixLength))) }

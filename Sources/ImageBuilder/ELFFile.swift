@@ -39,9 +39,15 @@ public struct ELFFile {
     BuildError("\(name.text) \(fault)", exitStatus: 126)
   }
 
-  private func load16(_ offset: Int) -> UInt16 { bytes.loadUnaligned(fromByteOffset: offset, as: UInt16.self) }
-  private func load32(_ offset: Int) -> UInt32 { bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self) }
-  private func load64(_ offset: Int) -> UInt64 { bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self) }
+  private func load16(_ offset: Int) -> UInt16 {
+    bytes.loadUnaligned(fromByteOffset: offset, as: UInt16.self)
+  }
+  private func load32(_ offset: Int) -> UInt32 {
+    bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self)
+  }
+  private func load64(_ offset: Int) -> UInt64 {
+    bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
+  }
 
   /// Notes that the file reaches at least `offset + size`, which must lie inside it.
   private mutating func reach(_ offset: UInt64, _ size: UInt64) throws(BuildError) {

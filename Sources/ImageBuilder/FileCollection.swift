@@ -32,7 +32,7 @@ public struct FileCollection {
     switch sources[index] {
     case .none: return nil
     case .bytes(let bytes): return bytes
-    case .file(let source): return Array(try MappedFile(source).bytes)
+    case .file(let source): return try MappedFile(source).copy()
     }
   }
 
@@ -50,7 +50,9 @@ public struct FileCollection {
   /// Adds the file that `path` leads to in `tree` at the same path, with every symbolic link and directory on the
   /// way.
   mutating func addWithWay(_ path: Path, from tree: FileTree) throws(BuildError) {
-    guard let steps = try tree.walk(path) else { throw BuildError("\(path.text): no such file", exitStatus: 127) }
+    guard let steps = try tree.walk(path) else {
+      throw BuildError("\(path.text): no such file", exitStatus: 127)
+    }
     for step in steps { try addOne(tree.hostPath(step.path), at: step.path, step.status) }
   }
 
@@ -78,7 +80,8 @@ public struct FileCollection {
       }
       let next = current.appending(name)
       let isLink = indices[next].map { files[$0].mode & FileType.mask == FileType.symbolicLink } ?? false
-      guard isLink, !pending.isEmpty, let index = indices[next], case .bytes(let target) = sources[index] else {
+      guard isLink, !pending.isEmpty, let index = indices[next], case .bytes(let target) = sources[index]
+      else {
         current = next
         continue
       }
@@ -107,8 +110,11 @@ public struct FileCollection {
     case S_IFREG:
       if status.st_nlink > 1 {
         let identity = [UInt64(status.st_dev), UInt64(status.st_ino)]
-        if let first = firstNames[identity] { file.hardLinkIndex = UInt32(first) }
-        else { firstNames[identity] = files.count }
+        if let first = firstNames[identity] {
+          file.hardLinkIndex = UInt32(first)
+        } else {
+          firstNames[identity] = files.count
+        }
       }
       if file.hardLinkIndex == nil, status.st_size > 0 {
         file.dataLength = UInt64(status.st_size)

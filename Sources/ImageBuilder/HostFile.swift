@@ -18,7 +18,7 @@ public struct HostFile: ~Copyable {
   }
 }
 
-/// A file mapped for reading.
+/// A file mapped for reading. The bytes live as long as this object, so whoever uses them calls `keepAlive` last.
 public final class MappedFile {
   public let bytes: UnsafeRawBufferPointer
 
@@ -43,6 +43,11 @@ public final class MappedFile {
     guard let address, address != MAP_FAILED else { throw .system("map", path) }
     bytes = UnsafeRawBufferPointer(start: address, count: length)
   }
+
+  public func keepAlive() { withExtendedLifetime(self) {} }
+
+  /// The content, independent of the mapping.
+  public func copy() -> [UInt8] { withExtendedLifetime(self) { Array(bytes) } }
 
   deinit {
     if let address = bytes.baseAddress { munmap(UnsafeMutableRawPointer(mutating: address), bytes.count) }

@@ -53,6 +53,7 @@ public struct ImageFile {
       case .bytes(let bytes): try write(bytes, at: layout.dataOffsets[index], descriptor, path)
       case .file(let name):
         let file = try MappedFile(name)
+        defer { file.keepAlive() }
         guard UInt64(file.bytes.count) == files.files[index].dataLength else {
           throw BuildError("\(name.text) changed while it was packed")
         }
@@ -62,7 +63,9 @@ public struct ImageFile {
     try write(layout.tail, at: layout.tailOffset, descriptor, path)
   }
 
-  private func write(_ bytes: [UInt8], at offset: UInt64, _ descriptor: Int32, _ path: Path) throws(BuildError) {
+  private func write(_ bytes: [UInt8], at offset: UInt64, _ descriptor: Int32, _ path: Path)
+    throws(BuildError)
+  {
     let failure: BuildError? = bytes.withUnsafeBytes { buffer in
       do throws(BuildError) {
         try writeAll(buffer, at: offset, descriptor, path)

@@ -3,13 +3,20 @@
 /// depend on who builds it.
 public final class LibraryResolver {
   private let tree: FileTree
-  private lazy var cache = LibraryCache(cacheFile?.bytes ?? UnsafeRawBufferPointer(start: nil, count: 0))
-  private lazy var cacheFile = try? MappedFile(tree.hostPath(Path("/etc/ld.so.cache")))
+  private lazy var cache = readCache()
   private static let defaultDirectories = [
     "/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib",
   ].map { Path($0) }
 
   public init(_ tree: FileTree) { self.tree = tree }
+
+  private func readCache() -> LibraryCache {
+    guard let file = try? MappedFile(tree.hostPath(Path("/etc/ld.so.cache"))) else {
+      return LibraryCache(UnsafeRawBufferPointer(start: nil, count: 0))
+    }
+    defer { file.keepAlive() }
+    return LibraryCache(file.bytes)
+  }
 
   private struct Pending {
     let path: Path
@@ -29,6 +36,7 @@ public final class LibraryResolver {
       let object = queue[next]
       next += 1
       let file = try MappedFile(tree.hostPath(object.path))
+      defer { file.keepAlive() }
       let elf = try ELFFile(file.bytes, name: object.path)
       if next == 1, let interpreter = elf.interpreter {
         try requireInterpreter(interpreter, of: path)
@@ -69,10 +77,9 @@ public final class LibraryResolver {
 
   /// Like the loader, passes over files for other machines.
   private func usable(_ path: Path) throws(BuildError) -> Path? {
-    guard try tree.resolve(path) != nil, let file = try? MappedFile(tree.hostPath(path)),
-      (try? ELFFile(file.bytes, name: path)) != nil
-    else { return nil }
-    return path
+    guard try tree.resolve(path) != nil, let file = try? MappedFile(tree.hostPath(path)) else { return nil }
+    defer { file.keepAlive() }
+    return (try? ELFFile(file.bytes, name: path)) == nil ? nil : path
   }
 
   private func expand(_ directories: [Path], _ object: Path) -> [Path] {

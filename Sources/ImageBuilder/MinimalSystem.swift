@@ -41,7 +41,9 @@ public struct UserDatabase {
   }
 
   public init(_ files: FileCollection) throws(BuildError) {
-    self.init(passwd: try files.data(of: Path("etc/passwd")) ?? [], group: try files.data(of: Path("etc/group")) ?? [])
+    self.init(
+      passwd: try files.data(of: Path("etc/passwd")) ?? [], group: try files.data(of: Path("etc/group")) ?? []
+    )
   }
 
   /// The identity for `USER[:GROUP]`, each a name or a number.

@@ -38,6 +38,7 @@ public struct ProgramPacker {
     try files.addTree(source, at: destination)
     for executable in files.executables[known...] {
       let file = try MappedFile(executable.source)
+      defer { file.keepAlive() }
       guard ELFFile.hasMagic(file.bytes), let elf = try? ELFFile(file.bytes, name: executable.source),
         !elf.needed.isEmpty || elf.interpreter != nil
       else { continue }
@@ -65,6 +66,7 @@ struct ScriptInterpreter {
 /// Nil if the file at `path` is an ELF file; throws if it is neither that nor a script.
 func scriptInterpreter(of path: Path, in tree: FileTree) throws(BuildError) -> ScriptInterpreter? {
   let file = try MappedFile(tree.hostPath(path))
+  defer { file.keepAlive() }
   if ELFFile.hasMagic(file.bytes) { return nil }
   guard file.bytes.count > 2, file.bytes[0] == UInt8(ascii: "#"), file.bytes[1] == UInt8(ascii: "!") else {
     throw BuildError("\(path.text) is neither an ELF program nor a script with #!", exitStatus: 126)

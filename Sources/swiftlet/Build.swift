@@ -31,7 +31,9 @@ struct Build: ParsableCommand {
   @Option(name: .shortAndLong, help: "Memory of the image, for example 64m.")
   var memory: String?
 
-  @Argument(help: ArgumentHelp("The program (a path, or a name found in PATH) and its arguments.", valueName: "PROGRAM"))
+  @Argument(
+    help: ArgumentHelp(
+      "The program (a path, or a name found in PATH) and its arguments.", valueName: "PROGRAM"))
   var command: [String] = []
 
   func run() throws {
@@ -60,8 +62,10 @@ struct ProgramImage {
       throw BuildError("name the program to pack")
     }
     var manifest = Manifest()
-    manifest.environment = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"]
-      .map { Array($0.utf8) }
+    manifest.environment = [
+      "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root",
+    ]
+    .map { Array($0.utf8) }
     manifest.arguments = command.map { Array($0.utf8) }
     let tree = FileTree(root: root ?? [])
     var packer = ProgramPacker(tree)

@@ -7,18 +7,26 @@ struct Doctor: ParsableCommand {
 
   func run() {
     let flags = cpuFlags()
-    report("protection keys", flags.contains("pku") && flags.contains("ospke"),
+    report(
+      "protection keys", flags.contains("pku") && flags.contains("ospke"),
       "the libOS can be kept apart from its program inside one process",
       "this CPU or kernel has none: programs run without isolation from their libOS")
-    report("seccomp", access("/proc/sys/kernel/seccomp/actions_avail", R_OK) == 0,
+    report(
+      "seccomp", access("/proc/sys/kernel/seccomp/actions_avail", R_OK) == 0,
       "images seal themselves against the host", "the kernel needs CONFIG_SECCOMP_FILTER")
-    report("KVM", canOpen("/dev/kvm"), "images can run as virtual machines at full speed",
+    report(
+      "KVM", canOpen("/dev/kvm"), "images can run as virtual machines at full speed",
       "load kvm_intel or kvm_amd and join the group kvm; images as processes do not need it")
-    report("user namespaces", userNamespaces(), "unprivileged users can set up networks",
+    report(
+      "user namespaces", userNamespaces(), "unprivileged users can set up networks",
       "set user.max_user_namespaces above 0; needed only for networks without root")
-    report("passt", findPasst() != nil, "--net user and -p work without privileges", "install the package passt")
-    report("tap", canOpen("/dev/net/tun"), "--net tap:NAME works", "load the module tun, or join a group that may use it")
-    report("QEMU", findProgram("qemu-system-x86_64"), "images can be tried in an emulator",
+    report(
+      "passt", findPasst() != nil, "--net user and -p work without privileges", "install the package passt")
+    report(
+      "tap", canOpen("/dev/net/tun"), "--net tap:NAME works",
+      "load the module tun, or join a group that may use it")
+    report(
+      "QEMU", findProgram("qemu-system-x86_64"), "images can be tried in an emulator",
       "install the package qemu-system-x86")
     let libOS = try? libOSPath()
     report("libOS", libOS != nil, "swiftlet build and swiftlet run work", "build it with: make build")
@@ -26,7 +34,8 @@ struct Doctor: ParsableCommand {
 
   private func report(_ name: String, _ isPresent: Bool, _ meaning: String, _ advice: String) {
     let blanks = String(repeating: " ", count: max(1, 17 - name.utf8.count))
-    writeLine("\(name)\(blanks)\(isPresent ? "yes" : "no ")  \(isPresent ? meaning : advice)", to: STDOUT_FILENO)
+    writeLine(
+      "\(name)\(blanks)\(isPresent ? "yes" : "no ")  \(isPresent ? meaning : advice)", to: STDOUT_FILENO)
   }
 
   private func cpuFlags() -> Set<String> {

@@ -14,8 +14,11 @@ struct Inspect: ParsableCommand {
 
   func run() throws {
     let file = try MappedFile(Path(image))
+    defer { file.keepAlive() }
     let kind = classify(file.bytes)
-    if kind == .truncatedImage { throw BuildError("\(image) is a truncated image; build it again", exitStatus: 126) }
+    if kind == .truncatedImage {
+      throw BuildError("\(image) is a truncated image; build it again", exitStatus: 126)
+    }
     let reader = try readImage(file, image)
     if policy { try printPolicy() }
     writeLine(String(decoding: reader.manifest.serialise(), as: UTF8.self), to: STDOUT_FILENO)
@@ -33,7 +36,9 @@ struct Inspect: ParsableCommand {
   private func line(_ entry: ImageEntry, _ reader: ImageReader) -> String {
     let path = "/" + String(decoding: entry.path, as: UTF8.self)
     var target = ""
-    if entry.fileType == FileType.symbolicLink { target = " -> " + String(decoding: entry.data, as: UTF8.self) }
+    if entry.fileType == FileType.symbolicLink {
+      target = " -> " + String(decoding: entry.data, as: UTF8.self)
+    }
     if let link = entry.hardLinkIndex {
       target = " = /" + String(decoding: reader.entry(link).path, as: UTF8.self)
     }

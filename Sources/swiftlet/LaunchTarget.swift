@@ -13,6 +13,7 @@ struct LaunchTarget: ~Copyable {
     self.name = name
     if let file = try openImage(name) {
       let mapped = try MappedFile(descriptor: file.descriptor, Path(name))
+      defer { mapped.keepAlive() }
       let reader = try readImage(mapped, name)
       if !arguments.isEmpty {
         options.arguments = [reader.manifest.arguments[0]] + arguments.map { Array($0.utf8) }
@@ -50,6 +51,7 @@ private func openImage(_ name: String) throws(BuildError) -> HostFile? {
     throw BuildError("\(name) is not a regular file", exitStatus: 126)
   }
   let mapped = try MappedFile(descriptor: descriptor, Path(name))
+  defer { mapped.keepAlive() }
   switch classify(mapped.bytes) {
   case .image: return file
   case .truncatedImage: throw BuildError("\(name) is a truncated image; build it again", exitStatus: 126)

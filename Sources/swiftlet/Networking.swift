@@ -26,7 +26,8 @@ struct Networking {
     case let name? where name.hasPrefix("tap:") && name.utf8.count > 4: kind = .tap(String(name.dropFirst(4)))
     case let name?: throw BuildError("--net \(name): write user, tap:NAME or none")
     }
-    if case .user = kind {} else if !ports.isEmpty {
+    if case .user = kind {
+    } else if !ports.isEmpty {
       throw BuildError("-p needs --net user; other networks reach the image at its own address")
     }
     let parts = address.split(separator: "/", maxSplits: 1)

@@ -50,7 +50,9 @@ func findPasst() -> String? {
 private func text(_ address: IPv4Address) -> String { String(decoding: address.text, as: UTF8.self) }
 
 /// passt as descriptor 3's peer: dup2 drops close-on-exec.
-private func spawn(_ program: String, _ arguments: [String], socket: Int32, errors: Int32) throws(BuildError) -> pid_t {
+private func spawn(_ program: String, _ arguments: [String], socket: Int32, errors: Int32) throws(BuildError)
+  -> pid_t
+{
   var actions = posix_spawn_file_actions_t()
   posix_spawn_file_actions_init(&actions)
   defer { posix_spawn_file_actions_destroy(&actions) }

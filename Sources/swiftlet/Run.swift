@@ -19,7 +19,8 @@ struct Run: ParsableCommand {
   @Option(name: .shortAndLong, parsing: .singleValue, help: "Set an environment variable.")
   var env: [String] = []
 
-  @Option(name: [.customLong("net"), .customLong("network")], help: "user, tap:NAME or none; user if -p is given.")
+  @Option(
+    name: [.customLong("net"), .customLong("network")], help: "user, tap:NAME or none; user if -p is given.")
   var network: String?
 
   @Option(help: "The image's address with prefix length.")
@@ -56,6 +57,8 @@ struct Run: ParsableCommand {
 
   func run() throws {
     guard let name = command.first else { throw BuildError("name the image or program to run") }
+    // What looks like an option and was captured is one that podman may know and this command does not.
+    if name.hasPrefix("-") { throw BuildError("unknown option \(name) of swiftlet run") }
     if terminal && isatty(STDIN_FILENO) != 1 {
       throw BuildError("-t needs a terminal on standard input; leave it out")
     }
@@ -75,11 +78,15 @@ struct Run: ParsableCommand {
       if let variable = try parseVariable(text) { options.environment.append(variable) }
     }
     if let workdir {
-      guard workdir.hasPrefix("/") else { throw BuildError("the working directory \(workdir) is not absolute") }
+      guard workdir.hasPrefix("/") else {
+        throw BuildError("the working directory \(workdir) is not absolute")
+      }
       options.workingDirectory = Array(workdir.utf8)
     }
     if let hostname {
-      guard !hostname.isEmpty, hostname.utf8.count <= 64 else { throw BuildError("the host name is empty or too long") }
+      guard !hostname.isEmpty, hostname.utf8.count <= 64 else {
+        throw BuildError("the host name is empty or too long")
+      }
       options.hostname = Array(hostname.utf8)
     }
     switch trace {
@@ -93,7 +100,9 @@ struct Run: ParsableCommand {
   /// Without -i or -t the program reads end of file, as with podman.
   private func useNullInput() throws(BuildError) {
     let null = open("/dev/null", O_RDONLY)
-    guard null >= 0, dup2(null, STDIN_FILENO) == STDIN_FILENO else { throw BuildError("cannot open /dev/null") }
+    guard null >= 0, dup2(null, STDIN_FILENO) == STDIN_FILENO else {
+      throw BuildError("cannot open /dev/null")
+    }
     if null != STDIN_FILENO { close(null) }
   }
 }

@@ -61,7 +61,9 @@ func libOSPath() throws(BuildError) -> Path {
     let directory = own[..<(own.lastIndex(of: UInt8(ascii: "/")) ?? 0)]
     return String(decoding: directory, as: UTF8.self) + "/swiftlet-linux.elf"
   }
-  guard access(path, R_OK) == 0 else { throw BuildError("the libOS \(path) is missing; build it with: make build") }
+  guard access(path, R_OK) == 0 else {
+    throw BuildError("the libOS \(path) is missing; build it with: make build")
+  }
   return Path(path)
 }
 

@@ -28,13 +28,16 @@ func openTap(_ name: String) throws(BuildError) -> Int32 {
     switch reason {
     case EPERM:
       throw BuildError(
-        "no permission for tap device \(name); create it with: ip tuntap add \(name) mode tap user $USER vnet_hdr")
+        "no permission for tap device \(name); create it with: ip tuntap add \(name) mode tap user $USER vnet_hdr"
+      )
     case EBUSY: throw BuildError("tap device \(name) is in use by another process")
     default: throw BuildError("cannot use tap device \(name): \(String(cString: strerror(reason)))")
     }
   }
   var headerSize: Int32 = 10
-  guard ioctl_pointer(descriptor, setHeaderSize, &headerSize) == 0, ioctl_value(descriptor, setOffload, offloads) == 0 else {
+  guard ioctl_pointer(descriptor, setHeaderSize, &headerSize) == 0,
+    ioctl_value(descriptor, setOffload, offloads) == 0
+  else {
     let reason = String(cString: strerror(errno))
     close(descriptor)
     throw BuildError("tap device \(name) refuses offloads: \(reason)")

@@ -1,0 +1,102 @@
+import Glibc
+import Image
+import Testing
+
+/// A pseudo-random generator with a fixed seed (splitmix64), so that failures repeat.
+struct SeededGenerator: RandomNumberGenerator {
+  private var state: UInt64
+  init(seed: UInt64) { state = seed }
+
+  mutating func next() -> UInt64 {
+    state &+= 0x9e37_79b9_7f4a_7c15
+    var word = state
+    word = (word ^ (word >> 30)) &* 0xbf58_476d_1ce4_e5b9
+    word = (word ^ (word >> 27)) &* 0x94d0_49bb_1331_11eb
+    return word ^ (word >> 31)
+  }
+}
+
+func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
+
+func sampleManifest() -> Manifest {
+  var manifest = Manifest()
+  manifest.program = bytes("/bin/pro gram")
+  manifest.arguments = [bytes("pro"), bytes("100% ü\n"), []]
+  manifest.environment = [bytes("A=b c"), bytes("EMPTY=")]
+  manifest.workingDirectory = bytes("/var/www")
+  manifest.user = UserIdentity(uid: 33, gid: 34)
+  manifest.memory = 64 << 20
+  manifest.processes = 1
+  return manifest
+}
+
+/// A small image in memory with every kind of entry.
+struct ImageFixture {
+  var image: [UInt8]
+  let archiveOffset: Int
+
+  init() throws {
+    var files = [ArchiveFile(path: [], mode: 0o040755), ArchiveFile(path: bytes("bin"), mode: 0o040755)]
+    var program = ArchiveFile(path: bytes("bin/pro gram"), mode: 0o100755, dataLength: 5000)
+    program.uid = 1
+    program.gid = 2
+    program.mtimeSeconds = 3
+    program.mtimeNanoseconds = 4
+    files.append(program)
+    files.append(ArchiveFile(path: bytes("bin/link"), mode: 0o120777, dataLength: 8))
+    var hardLink = ArchiveFile(path: bytes("bin/hard"), mode: 0o100755)
+    hardLink.hardLinkIndex = 2
+    files.append(hardLink)
+    var device = ArchiveFile(path: bytes("null"), mode: 0o020666)
+    device.rdev = 0x103
+    files.append(device)
+    files.append(ArchiveFile(path: bytes("empty"), mode: 0o100644))
+    let layout = try ImageLayout(executableLength: 100, files: files, manifest: sampleManifest())
+    archiveOffset = Int(layout.archiveOffset)
+    image = [UInt8](repeating: 0, count: Int(layout.length))
+    image.replaceSubrange(
+      archiveOffset..<(archiveOffset + layout.archiveIndex.count), with: layout.archiveIndex)
+    let data = Int(layout.dataOffsets[2])
+    for index in 0..<5000 { image[data + index] = UInt8(truncatingIfNeeded: index) }
+    let link = Int(layout.dataOffsets[3])
+    image.replaceSubrange(link..<(link + 8), with: bytes("pro gram"))
+    image.replaceSubrange(Int(layout.tailOffset)..., with: layout.tail)
+  }
+
+  var trailer: Int { image.count - 64 }
+
+  mutating func set(_ offset: Int, _ value: UInt64, width: Int = 8) {
+    for index in 0..<width { image[offset + index] = UInt8(truncatingIfNeeded: value >> UInt64(index * 8)) }
+  }
+
+  func get(_ offset: Int) -> UInt64 {
+    image.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: offset, as: UInt64.self) }
+  }
+
+  /// Makes the checksum right again, so that the fault behind it is what the reader finds.
+  mutating func repairChecksum() {
+    let start = Int(get(trailer + 32))
+    var hash: UInt64 = 0xcbf2_9ce4_8422_2325
+    let index = archiveOffset..<(archiveOffset + 32 + Int(get(archiveOffset + 16)))
+    for byte in image[start..<(start + Int(get(trailer + 40)))] + image[index] {
+      hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3
+    }
+    set(trailer + 48, hash)
+  }
+
+  func read() throws(ImageError) -> Int {
+    let result = image.withUnsafeBytes { buffer -> Result<Int, ImageError> in
+      do throws(ImageError) {
+        let reader = try ImageReader(buffer)
+        var total = 0
+        for index in 0..<reader.entryCount {
+          let entry = reader.entry(index)
+          for byte in entry.path { total &+= Int(byte) }
+          for byte in entry.data { total &+= Int(byte) }
+        }
+        return .success(total)
+      } catch { return .failure(error) }
+    }
+    return try result.get()
+  }
+}

@@ -1,3 +1,0 @@
-import Testing
-
-@Suite("Image") struct ImageTests {}
