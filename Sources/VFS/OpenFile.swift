@@ -28,6 +28,8 @@ open class OpenFile {
   public final var path: Path?
   /// Descriptors that refer to this description. `released()` is called when it becomes 0.
   public final var references = 0
+  /// The epoll items that watch this description; `Epoll.forget` empties it when the description is released.
+  public final var watchers: EpollItem?
 
   public init(inode: Inode, flags: UInt32) {
     self.inode = inode
