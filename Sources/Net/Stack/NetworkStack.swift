@@ -112,6 +112,9 @@ public final class NetworkStack {
     return first == .max ? nil : first
   }
 
+  /// Connections alive, handshakes included and TIME-WAIT not.
+  public var connectionCount: Int { connections.count }
+
   // MARK: Connections with something to send
 
   func schedule(_ connection: TCPConnection) {

@@ -200,7 +200,9 @@ extension TCPConnection {
       count += 1
     }
     for range in outOfOrder.ranges where contains(range, latestOutOfOrder.start) { write(range) }
-    for range in outOfOrder.ranges where count < most && !contains(range, latestOutOfOrder.start) { write(range) }
+    for range in outOfOrder.ranges where count < most && !contains(range, latestOutOfOrder.start) {
+      write(range)
+    }
     base.put32(0, 0x0101_0500 | UInt32(2 + count * 8))
     return 4 + count * 8
   }

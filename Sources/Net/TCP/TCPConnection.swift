@@ -208,6 +208,9 @@ extension TCPConnection {
   public var maximumSegmentSize: Int { segmentSize }
   public var retransmissions: Int { totalRetransmissions }
 
+  /// The next sequence numbers to send and to receive (SND.NXT and RCV.NXT), for diagnosis.
+  public var sequenceNumbers: (send: UInt32, receive: UInt32) { (sendNext, receiveNext) }
+
   var isAtEnd: Bool { finReceived || readShutdown || (state == .closed && wasConnected) }
   var canSendData: Bool { !finQueued && (state == .established || state == .closeWait) }
 
@@ -373,7 +376,8 @@ extension TCPConnection {
     backoff += 1
     isTiming = false  // Karn: no sample from what is sent twice.
     let handshake = state == .synSent || state == .synReceived
-    let most = state == .synSent ? TCPLimits.synRetries : handshake ? TCPLimits.synAckRetries : TCPLimits.retries
+    let most =
+      state == .synSent ? TCPLimits.synRetries : handshake ? TCPLimits.synAckRetries : TCPLimits.retries
     if backoff > most || hasOutlived(now) || (isOrphan && backoff > 8) {
       finish(.timedOut)
       return
@@ -388,7 +392,9 @@ extension TCPConnection {
     output(now)
   }
 
-  var backedOffTimeout: UInt64 { min(retransmitTimeout << UInt64(min(backoff, 10)), TCPLimits.largestTimeout) }
+  var backedOffTimeout: UInt64 {
+    min(retransmitTimeout << UInt64(min(backoff, 10)), TCPLimits.largestTimeout)
+  }
 
   private func persistTimerExpired(_ now: UInt64) {
     if hasOutlived(now) || (isOrphan && backoff > 8) {
