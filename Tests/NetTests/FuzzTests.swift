@@ -47,6 +47,7 @@ import Testing
     try udp.bind(Endpoint(.any, 53))
     var random = RandomSource(seed: 1234)
     var kept: [TCPConnection] = []
+    var reached = Reached()
     var now: UInt64 = 1_000_000_000
     let before = Self.residentPages()
     for round in 0..<Self.frameCount {
@@ -56,30 +57,77 @@ import Testing
       frame.withUnsafeBytes { stack.receive(frame: $0, checksumValidated: random.below(8) != 0, now: now) }
       now += UInt64(random.below(1_000_000))
       if round % 16 == 0 { stack.poll(now: now) }
-      if round % 64 == 0 { tend(stack, listener, udp, &kept, &random, now) }
+      if round % 64 == 0 { tend(stack, listener, udp, &kept, &random, &reached, now) }
+      let answers = device.sent.prefix(4).compactMap { random.below(2) == 0 ? handshakeAnswer($0.1) : nil }
       device.sent.removeAll(keepingCapacity: true)
+      for answer in answers {
+        answer.withUnsafeBytes { stack.receive(frame: $0, checksumValidated: true, now: now) }
+      }
     }
+    print("fuzz: \(Self.frameCount) frames, \(reached)")
+    #expect(reached.accepted > 0 && reached.bytes > 0 && reached.datagrams > 0)
     let growth = (Self.residentPages() - before) * 4096
     #expect(growth < 256 << 20, "grew by \(growth) bytes")
-    #expect(stack.connectionCount <= 256 + 17 + 16)
+    #expect(stack.connectionCount <= 256 + 17 + 16 + 1024)
+    for connection in kept { connection.close(now: now) }
+    while let connection = try? listener.accept() { connection.close(now: now) }
+    for _ in 0..<36_000 {
+      now += 100_000_000
+      stack.poll(now: now)
+      device.sent.removeAll(keepingCapacity: true)
+    }
+    while let connection = try? listener.accept() { connection.close(now: now) }
+    #expect(stack.connectionCount == 0, "an hour of silence ends every connection")
+    #expect(stack.nextDeadline == nil)
+  }
+
+  /// The right answer to a SYN or SYN-ACK, so that hostile frames find connections to attack.
+  private func handshakeAnswer(_ sent: [UInt8]) -> [UInt8]? {
+    guard sent.count >= 54, sent[12] == 8, sent[13] == 0, sent[23] == 6, sent[47] & 2 != 0 else { return nil }
+    var sequence: UInt32 = 0
+    for byte in sent[38..<42] { sequence = sequence << 8 | UInt32(byte) }
+    sequence &+= 1
+    let acknowledgement = (0..<4).map { UInt8(truncatingIfNeeded: sequence >> UInt32(24 - 8 * $0)) }
+    let isAnswer = sent[47] & 16 != 0
+    let segment: [UInt8] =
+      Array(sent[36..<38]) + Array(sent[34..<36]) + (isAnswer ? Array(sent[42..<46]) : [1, 2, 3, 4])
+      + acknowledgement + [0x50, isAnswer ? 16 : 18, 0xFF, 0xFF, 0, 0, 0, 0]
+    var frame = Frames.ipv4(kind: 6, payload: segment)
+    frame.replaceSubrange(26..<30, with: sent[30..<34])
+    frame.replaceSubrange(30..<34, with: sent[26..<30])
+    repairHeader(&frame)
+    return frame
+  }
+
+  /// How deep the frames got: a fuzz that is turned away at the door tests nothing.
+  struct Reached {
+    var accepted = 0
+    var bytes = 0
+    var datagrams = 0
   }
 
   /// Uses what the hostile peer has opened, like a server under attack.
   private func tend(
     _ stack: NetworkStack, _ listener: TCPListener, _ udp: UDPSocket, _ kept: inout [TCPConnection],
-    _ random: inout RandomSource, _ now: UInt64
+    _ random: inout RandomSource, _ reached: inout Reached, _ now: UInt64
   ) {
-    while let connection = try? listener.accept() { kept.append(connection) }
+    while let connection = try? listener.accept() {
+      kept.append(connection)
+      reached.accepted += 1
+    }
     if kept.count < 4 {
       let connection = TCPConnection(stack)
       let peer = Endpoint(Simulation.addressA, UInt16(1000 + random.below(60000)))
       if (try? connection.connect(to: peer, from: nil, now: now)) != nil { kept.append(connection) }
     }
     for connection in kept where random.below(4) == 0 {
-      _ = readAll(connection, now: now)
+      reached.bytes += readAll(connection, now: now).count
       _ = try? write(randomBytes(random.below(5000), 1)[...], to: connection, now: now)
     }
-    while (try? udp.firstDatagram()) != nil { udp.removeFirstDatagram() }
+    while (try? udp.firstDatagram()) != nil {
+      udp.removeFirstDatagram()
+      reached.datagrams += 1
+    }
     while kept.count > 12 { kept.remove(at: random.below(kept.count)).close(now: now) }
     kept.removeAll { $0.state == .closed }
   }
@@ -95,6 +143,10 @@ import Testing
       default: if frame.count > 54 { frame[34 + random.below(20)] = UInt8(truncatingIfNeeded: random.next()) }
       }
       if frame.isEmpty { frame = [0] }
+    }
+    if frame.count >= 34, frame[12] == 8, frame[13] == 0, random.below(16) != 0 {
+      // To the stack under attack, whoever the recorded frame was for.
+      frame.replaceSubrange(26..<34, with: [10, 0, 0, 1, 10, 0, 0, 2])
     }
     if random.below(2) == 0, frame.count >= 34 { repairHeader(&frame) }
   }

@@ -33,7 +33,7 @@ extension TCPConnection {
     sendBase = start &+ 1
     smallSegmentEnd = start
     recoveryPoint = start
-    timestampOffset = UInt32(truncatingIfNeeded: stack.random.next())
+    timestampOffset = stack.timestampOffset(local.address, remote.address)
     segmentSize = stack.segmentSize(toward: remote.address)
     congestionWindow = 10 * segmentSize
     timedSequence = sendNext
