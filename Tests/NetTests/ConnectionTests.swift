@@ -228,6 +228,69 @@ import Testing
     #expect(server.state == .closed)
   }
 
+  /// A bare segment as if from A's end of a connection to B.
+  private func forged(_ client: TCPConnection, _ sequence: UInt32, _ flags: UInt8) -> [UInt8] {
+    func bytes(_ value: UInt32) -> [UInt8] {
+      (0..<4).map { UInt8(truncatingIfNeeded: value >> UInt32(24 - 8 * $0)) }
+    }
+    let ports = [UInt8(client.local.port >> 8), UInt8(client.local.port & 255), 0, 80]
+    let segment =
+      ports + bytes(sequence) + bytes(client.sequenceNumbers.receive) + [0x50, flags, 1, 0, 0, 0, 0, 0]
+    var frame = Frames.ipv4(kind: 6, payload: segment)
+    // The same header sum holds with the addresses exchanged.
+    frame.replaceSubrange(26..<34, with: [10, 0, 0, 1, 10, 0, 0, 2])
+    return frame
+  }
+
+  @Test("only a reset with the exact sequence number resets; a SYN never does")
+  func blindReset() throws {
+    let simulation = Simulation()
+    let (client, server, _) = try simulation.connectedPair()
+    let next = client.sequenceNumbers.send
+    for (sequence, flags) in [(next &+ 100, UInt8(4)), (next &- 1, 4), (next, 2), (next &+ 5, 2)] {
+      let before = simulation.framesCarried
+      forged(client, sequence, flags).withUnsafeBytes {
+        simulation.b.receive(frame: $0, checksumValidated: true, now: simulation.now)
+      }
+      #expect(server.state == .established)
+      simulation.run(10)
+      #expect(simulation.framesCarried - before == (sequence == next &- 1 ? 0 : 1), "one challenge ACK")
+    }
+    forged(client, next, 4).withUnsafeBytes {
+      simulation.b.receive(frame: $0, checksumValidated: true, now: simulation.now)
+    }
+    #expect(server.takeError() == .connectionReset)
+  }
+
+  @Test("a cork holds short segments back until it is pulled")
+  func cork() throws {
+    let simulation = Simulation()
+    let (client, server, _) = try simulation.connectedPair()
+    client.options.cork = true
+    _ = try write([1, 2, 3], to: client, now: simulation.now)
+    simulation.run(50)
+    #expect(server.readableBytes == 0)
+    client.options.cork = false
+    simulation.run(5)
+    #expect(server.readableBytes == 3)
+  }
+
+  @Test("a deferred connection is accepted with its first data")
+  func deferAccept() throws {
+    let simulation = Simulation()
+    var options = TCPOptions()
+    options.deferAccept = true
+    let listener = try simulation.b.listen(
+      try simulation.b.reserveTCP(Endpoint(.any, 80)), backlog: 4, options: options)
+    let client = TCPConnection(simulation.a)
+    try client.connect(to: Endpoint(Simulation.addressB, 80), from: nil, now: simulation.now)
+    simulation.run(100)
+    #expect(client.state == .established && !listener.isReadable)
+    _ = try write([9], to: client, now: simulation.now)
+    simulation.run(10)
+    #expect(readAll(try listener.accept(), now: simulation.now) == [9])
+  }
+
   @Test("Nagle holds small writes back and TCP_NODELAY does not")
   func nagle() throws {
     for noDelay in [false, true] {

@@ -3,9 +3,14 @@ import Testing
 
 @Suite("TCP transfers over a bad link") struct TransferTests {
   /// Sends both ways at once, then closes both ends, and compares every byte.
-  private func exchange(_ seed: UInt64, _ weather: Weather, _ size: Int, offloads: Bool = false) throws {
+  private func exchange(
+    _ seed: UInt64, _ weather: Weather, _ size: Int, offloads: Bool = false, without: Int = 0
+  ) throws {
     let simulation = Simulation(seed: seed, offloads: offloads)
     simulation.weather = weather
+    simulation.a.offersSack = without & 1 == 0
+    simulation.b.offersTimestamps = without & 2 == 0
+    simulation.a.offersWindowScale = without & 4 == 0
     let (client, server, _) = try simulation.connectedPair()
     let up = randomBytes(size, seed)
     let down = randomBytes(size / 2, seed + 1)
@@ -43,6 +48,11 @@ import Testing
       loss: seed % 7 * 15, duplication: seed % 3 * 20, reordering: seed % 5 * 50,
       delay: UInt64(seed % 4) * 10_000_000 + 100_000)
     try exchange(UInt64(seed), weather, 200_000, offloads: seed % 4 == 0)
+  }
+
+  @Test("a peer without SACK, timestamps or window scaling gets every byte too", arguments: 0...31)
+  func oldPeer(_ seed: Int) throws {
+    try exchange(UInt64(seed), Weather(loss: 30, reordering: 30), 150_000, without: seed % 8)
   }
 
   @Test("a tenth of the frames lost costs time but no byte, and no retransmission timer storm")

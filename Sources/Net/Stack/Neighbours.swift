@@ -57,7 +57,7 @@ extension NetworkStack {
       // Stale: keep using it, but ask again; the frame in the buffer must survive the question.
       neighbour.deadline = now &+ Neighbour.lifetime
       neighbour.hold(offload, bytes)
-      sendARP(ARPPacket.request, hop, neighbour.mac)
+      sendARP(ARPPacket.request, hop, .broadcast)
       release(neighbour)
       return nil
     }

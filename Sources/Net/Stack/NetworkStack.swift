@@ -42,6 +42,11 @@ public final class NetworkStack {
   var challengeWindow: UInt64 = 0
   var challengeCount = 0
 
+  /// TCP options offered to peers (the sysctls tcp_sack, tcp_timestamps and tcp_window_scaling).
+  public var offersSack = true
+  public var offersTimestamps = true
+  public var offersWindowScale = true
+
   // UDP.
   var udpPorts: HashTable<UDPPort>
 

@@ -40,6 +40,9 @@ extension TCPConnection {
     timedStart = now
     isTiming = true
     lastReceived = now
+    usesSack = stack.offersSack
+    usesTimestamps = stack.offersTimestamps
+    usesWindowScale = stack.offersWindowScale
   }
 
   /// Takes the options of the peer's SYN: what both sides offer is used.

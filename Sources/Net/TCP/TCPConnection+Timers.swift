@@ -31,6 +31,7 @@ extension TCPConnection {
     sendRing.limit = min(max(options.sendLimit, 2048), TCPLimits.largestSend)
     receiveRing.limit = min(max(options.receiveLimit, 2048), TCPLimits.largestReceive)
     restartKeepAlive(lastReceived)
+    if !options.cork { corkDeadline = .max }
     if isInTable, sendRing.count > 0 { stack.schedule(self) }
     updateTimer()
   }
