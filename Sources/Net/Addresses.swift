@@ -1,5 +1,5 @@
 /// An IPv4 address in host byte order.
-public struct IPv4Address: Equatable {
+public struct IPv4Address: Equatable, Sendable {
   public var rawValue: UInt32
 
   public init(rawValue: UInt32) { self.rawValue = rawValue }
@@ -18,7 +18,7 @@ public struct IPv4Address: Equatable {
 }
 
 /// An Ethernet address in the low 48 bits, first byte highest.
-public struct MACAddress: Equatable {
+public struct MACAddress: Equatable, Sendable {
   public var rawValue: UInt64
 
   public init(rawValue: UInt64) { self.rawValue = rawValue & 0xFFFF_FFFF_FFFF }
@@ -27,7 +27,7 @@ public struct MACAddress: Equatable {
 }
 
 /// An address and a port: one end of a conversation.
-public struct Endpoint: Equatable {
+public struct Endpoint: Equatable, Sendable {
   public var address: IPv4Address
   public var port: UInt16
 

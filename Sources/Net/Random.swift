@@ -1,5 +1,5 @@
 /// A seeded generator (SplitMix64): the same seed gives the same run, so that every test can be repeated.
-public struct RandomSource {
+public struct RandomSource: Sendable {
   private var state: UInt64
 
   public init(seed: UInt64) { state = seed }

@@ -35,7 +35,9 @@ final class Neighbour {
 
 extension NetworkStack {
   /// The Ethernet address for a next hop; nil when it must be asked for, and the frame waits.
-  func linkAddress(_ hop: IPv4Address, _ offload: TransmitOffload, _ length: Int, _ now: UInt64) -> MACAddress? {
+  func linkAddress(_ hop: IPv4Address, _ offload: TransmitOffload, _ length: Int, _ now: UInt64)
+    -> MACAddress?
+  {
     if isBroadcast(hop) { return .broadcast }
     if hop.isMulticast { return MACAddress(rawValue: 0x0100_5E00_0000 | UInt64(hop.rawValue & 0x7F_FFFF)) }
     let bytes = UnsafeRawBufferPointer(start: frame, count: length)
@@ -55,7 +57,7 @@ extension NetworkStack {
       // Stale: keep using it, but ask again; the frame in the buffer must survive the question.
       neighbour.deadline = now &+ Neighbour.lifetime
       neighbour.hold(offload, bytes)
-      sendARP(ARPPacket.request, hop, neighbour.mac)
+      sendARP(ARPPacket.request, hop, .broadcast)
       release(neighbour)
       return nil
     }

@@ -71,7 +71,8 @@ extension NetworkStack {
 
   /// A segment without options or data, for no connection.
   func sendBare(
-    _ local: Endpoint, _ remote: Endpoint, sequence: UInt32, acknowledgement: UInt32, _ flags: UInt8, _ now: UInt64
+    _ local: Endpoint, _ remote: Endpoint, sequence: UInt32, acknowledgement: UInt32, _ flags: UInt8,
+    _ now: UInt64
   ) {
     let header = frame + Self.transportOffset
     header.put16(0, local.port)

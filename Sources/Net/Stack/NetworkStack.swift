@@ -36,8 +36,16 @@ public final class NetworkStack {
   var running: [TCPConnection] = []
   var tcpPorts: HashTable<PortGroup>
   var listeners: HashTable<ListenerGroup>
+  /// Connections that programs have closed and that still say goodbye; above the limit they are reset.
+  var orphanCount = 0
+  static let orphanLimit = 1024
   var challengeWindow: UInt64 = 0
   var challengeCount = 0
+
+  /// TCP options offered to peers (the sysctls tcp_sack, tcp_timestamps and tcp_window_scaling).
+  public var offersSack = true
+  public var offersTimestamps = true
+  public var offersWindowScale = true
 
   // UDP.
   var udpPorts: HashTable<UDPPort>
@@ -112,6 +120,9 @@ public final class NetworkStack {
     return first == .max ? nil : first
   }
 
+  /// Connections alive, handshakes included and TIME-WAIT not.
+  public var connectionCount: Int { connections.count }
+
   // MARK: Connections with something to send
 
   func schedule(_ connection: TCPConnection) {
@@ -165,6 +176,7 @@ public final class NetworkStack {
   func remove(_ connection: TCPConnection) {
     guard connection.isInTable else { return }
     connection.isInTable = false
+    if connection.isOrphan { orphanCount -= 1 }
     connections.remove(TableKey(local: connection.local, remote: connection.remote))
     timers.remove(connection)
   }
@@ -183,7 +195,14 @@ public final class NetworkStack {
   func initialSequence(_ local: Endpoint, _ remote: Endpoint, _ now: UInt64) -> UInt32 {
     let key = TableKey(local: local, remote: remote)
     let hash = mixed(mixed(key.high ^ sequenceSecret) ^ UInt64(key.low) ^ (sequenceSecret >> 7))
-    // A clock of 4 microseconds (RFC 6528 section 3).
-    return UInt32(truncatingIfNeeded: hash &+ now / 4000)
+    // A clock of 64 nanoseconds, faster than a conversation can come back (RFC 6528 section 3 has 4 us).
+    return UInt32(truncatingIfNeeded: hash &+ (now >> 6))
+  }
+
+  /// One offset for each pair of hosts: timestamps rise over conversations, so that TIME-WAIT can be reused
+  /// (RFC 6191), and tell no stranger the time since start (RFC 7323 section 7.1).
+  func timestampOffset(_ local: IPv4Address, _ remote: IPv4Address) -> UInt32 {
+    let hosts = UInt64(local.rawValue) << 32 | UInt64(remote.rawValue)
+    return UInt32(truncatingIfNeeded: mixed(mixed(hosts ^ sequenceSecret) &+ 1))
   }
 }

@@ -81,7 +81,9 @@ extension NetworkStack {
       if tcpPorts[TableKey(port: port)] != nil { continue }
       guard let remote else { return port }
       let key = TableKey(local: Endpoint(address, port), remote: remote)
-      if connections[key] == nil, timeWaits[key] == nil { return port }
+      // Over loopback the other end, too, may be what waits in TIME-WAIT.
+      let reverse = TableKey(local: remote, remote: Endpoint(address, port))
+      if connections[key] == nil, timeWaits[key] == nil, timeWaits[reverse] == nil { return port }
     }
     throw remote == nil ? .addressInUse : .addressNotAvailable
   }

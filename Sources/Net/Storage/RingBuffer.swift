@@ -54,7 +54,9 @@ struct RingBuffer {
 
   /// Queued bytes from `offset` on, in one piece.
   func readableRegion(_ offset: Int = 0) -> UnsafeRawBufferPointer {
-    guard let storage, offset >= 0, offset < count else { return UnsafeRawBufferPointer(start: nil, count: 0) }
+    guard let storage, offset >= 0, offset < count else {
+      return UnsafeRawBufferPointer(start: nil, count: 0)
+    }
     let start = (head + offset) & (capacity - 1)
     return UnsafeRawBufferPointer(start: storage + start, count: min(count - offset, capacity - start))
   }

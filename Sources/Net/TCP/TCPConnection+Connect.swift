@@ -33,13 +33,16 @@ extension TCPConnection {
     sendBase = start &+ 1
     smallSegmentEnd = start
     recoveryPoint = start
-    timestampOffset = UInt32(truncatingIfNeeded: stack.random.next())
+    timestampOffset = stack.timestampOffset(local.address, remote.address)
     segmentSize = stack.segmentSize(toward: remote.address)
     congestionWindow = 10 * segmentSize
     timedSequence = sendNext
     timedStart = now
     isTiming = true
     lastReceived = now
+    usesSack = stack.offersSack
+    usesTimestamps = stack.offersTimestamps
+    usesWindowScale = stack.offersWindowScale
   }
 
   /// Takes the options of the peer's SYN: what both sides offer is used.

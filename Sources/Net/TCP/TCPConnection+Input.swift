@@ -127,7 +127,8 @@ extension TCPConnection {
   }
 
   private func updateWindow(_ segment: TCPSegment) -> Bool {
-    let isNewer = isBefore(windowUpdateSequence, segment.sequence)
+    let isNewer =
+      isBefore(windowUpdateSequence, segment.sequence)
       || (windowUpdateSequence == segment.sequence
         && isAtMost(windowUpdateAcknowledgement, segment.acknowledgement))
     guard isNewer, isAtMost(unacknowledged, segment.acknowledgement) else { return false }
@@ -192,7 +193,8 @@ extension TCPConnection {
     let end = start &+ UInt32(bytes.count)
     if finSeen, isBefore(finSequence, end) { return }
     let ahead = Int(start &- receiveNext)
-    let live = outOfOrder.ranges.last.map { receiveRing.count + Int($0.end &- receiveNext) } ?? receiveRing.count
+    let live =
+      outOfOrder.ranges.last.map { receiveRing.count + Int($0.end &- receiveNext) } ?? receiveRing.count
     if ahead > 0 {
       guard outOfOrder.insert(SequenceRange(start: start, end: end)) else { return }
       receiveRing.write(bytes, at: receiveRing.count + ahead, live: live)

@@ -124,7 +124,7 @@ extension TCPConnection {
   /// Builds and transmits one frame; `offset` counts from the head of the send buffer.
   func emit(sequence: UInt32, _ flags: UInt8, _ offset: Int, _ length: Int, _ now: UInt64) {
     let header = stack.frame + NetworkStack.transportOffset
-    let optionsLength = writeOptions(header + HeaderLength.tcp, flags, now)
+    let optionsLength = writeOptions(header + HeaderLength.tcp, flags, length, now)
     let headerLength = HeaderLength.tcp + optionsLength
     header.put16(0, local.port)
     header.put16(2, remote.port)
@@ -166,7 +166,9 @@ extension TCPConnection {
     return UInt16(scaled)
   }
 
-  private func writeOptions(_ base: UnsafeMutableRawPointer, _ flags: UInt8, _ now: UInt64) -> Int {
+  private func writeOptions(_ base: UnsafeMutableRawPointer, _ flags: UInt8, _ payload: Int, _ now: UInt64)
+    -> Int
+  {
     var length = 0
     if flags & TCPFlags.syn != 0 {
       base.put32(0, 0x0204_0000 | UInt32(stack.segmentSize(toward: remote.address)))
@@ -186,7 +188,9 @@ extension TCPConnection {
       base.put32(length + 8, flags & TCPFlags.ack != 0 ? recentTimestamp : 0)
       length += 12
     }
-    if usesSack, flags & TCPFlags.syn == 0, !outOfOrder.isEmpty { length += writeSack(base + length) }
+    // SACK blocks must not push a full segment over the MTU.
+    let fits = payload + 36 <= segmentSize
+    if usesSack, fits, flags & TCPFlags.syn == 0, !outOfOrder.isEmpty { length += writeSack(base + length) }
     return length
   }
 
@@ -200,7 +204,9 @@ extension TCPConnection {
       count += 1
     }
     for range in outOfOrder.ranges where contains(range, latestOutOfOrder.start) { write(range) }
-    for range in outOfOrder.ranges where count < most && !contains(range, latestOutOfOrder.start) { write(range) }
+    for range in outOfOrder.ranges where count < most && !contains(range, latestOutOfOrder.start) {
+      write(range)
+    }
     base.put32(0, 0x0101_0500 | UInt32(2 + count * 8))
     return 4 + count * 8
   }

@@ -23,7 +23,8 @@ extension TCPConnection {
     guard recovery != .none else { return inFlight - arrivedBytes }
     let edge = lostEdge
     let again = later(retransmitNext, unacknowledged)
-    let resent = Int(earlier(again, edge) &- unacknowledged) - sacked.covered(unacknowledged, earlier(again, edge))
+    let resent =
+      Int(earlier(again, edge) &- unacknowledged) - sacked.covered(unacknowledged, earlier(again, edge))
     let fresh = isBefore(edge, sendNext) ? Int(sendNext &- edge) - sacked.covered(edge, sendNext) : 0
     return max(0, resent + fresh - (usesSack || recovery == .timeout ? 0 : arrivedBytes))
   }

@@ -208,6 +208,9 @@ extension TCPConnection {
   public var maximumSegmentSize: Int { segmentSize }
   public var retransmissions: Int { totalRetransmissions }
 
+  /// The next sequence numbers to send and to receive (SND.NXT and RCV.NXT), for diagnosis.
+  public var sequenceNumbers: (send: UInt32, receive: UInt32) { (sendNext, receiveNext) }
+
   var isAtEnd: Bool { finReceived || readShutdown || (state == .closed && wasConnected) }
   var canSendData: Bool { !finQueued && (state == .established || state == .closeWait) }
 
@@ -265,12 +268,13 @@ extension TCPConnection {
     observer = nil
     guard !isOrphan else { return }
     isOrphan = true
+    if isInTable { stack.orphanCount += 1 }
     releaseReservation()
     switch state {
     case .closed, .timeWait: break
     case .synSent: finish()
     default:
-      if receiveRing.count > 0 {
+      if receiveRing.count > 0 || stack.orphanCount > NetworkStack.orphanLimit {
         abort(now: now)
       } else {
         sendFin(now)
@@ -303,126 +307,5 @@ extension TCPConnection {
     default: return
     }
     output(now)
-  }
-}
-
-// MARK: Life and timers
-
-extension TCPConnection {
-  /// Ends the connection at once, with an error for the program when there is one to tell.
-  func finish(_ error: NetworkError? = nil) {
-    if let error { pendingError = error }
-    stack.remove(self)
-    if let listener { listener.forget(self) }
-    listener = nil
-    state = .closed
-    sendRing.deallocate()
-    sacked.removeAll()
-    outOfOrder.removeAll()
-    releaseReservation()
-    notify()
-  }
-
-  func releaseReservation() {
-    if ownsReservation, let reservation { reservation.close() }
-    ownsReservation = false
-    reservation = nil
-  }
-
-  func updateTimer() {
-    guard isInTable else { return }
-    let first = min(min(retransmitDeadline, persistDeadline), min(delayedAckDeadline, keepAliveDeadline))
-    stack.timers.update(self, min(first, min(finWaitDeadline, corkDeadline)))
-  }
-
-  private func optionsChanged() {
-    sendRing.limit = min(max(options.sendLimit, 2048), TCPLimits.largestSend)
-    receiveRing.limit = min(max(options.receiveLimit, 2048), TCPLimits.largestReceive)
-    restartKeepAlive(lastReceived)
-    if isInTable, sendRing.count > 0 { stack.schedule(self) }
-    updateTimer()
-  }
-
-  func restartKeepAlive(_ now: UInt64) {
-    let runs = options.keepAlive && isConnected && state != .timeWait
-    keepAliveDeadline = runs ? now &+ options.keepAliveIdle : .max
-  }
-
-  /// Runs what is due.
-  func expire(_ now: UInt64) {
-    if delayedAckDeadline <= now { sendAck(now) }
-    if finWaitDeadline <= now {
-      finish()
-      return
-    }
-    if corkDeadline <= now {
-      corkDeadline = .max
-      output(now, force: true)
-    }
-    if retransmitDeadline <= now { retransmitTimerExpired(now) }
-    if isInTable, persistDeadline <= now { persistTimerExpired(now) }
-    if isInTable, keepAliveDeadline <= now { keepAliveExpired(now) }
-    updateTimer()
-  }
-
-  private func hasOutlived(_ now: UInt64) -> Bool {
-    options.userTimeout > 0 && unansweredSince > 0 && now &- unansweredSince >= options.userTimeout
-  }
-
-  private func retransmitTimerExpired(_ now: UInt64) {
-    backoff += 1
-    isTiming = false  // Karn: no sample from what is sent twice.
-    let handshake = state == .synSent || state == .synReceived
-    let most = state == .synSent ? TCPLimits.synRetries : handshake ? TCPLimits.synAckRetries : TCPLimits.retries
-    if backoff > most || hasOutlived(now) || (isOrphan && backoff > 8) {
-      finish(.timedOut)
-      return
-    }
-    totalRetransmissions += 1
-    retransmitDeadline = now &+ backedOffTimeout
-    if handshake {
-      sendSyn(now)
-      return
-    }
-    enterTimeoutRecovery()
-    output(now)
-  }
-
-  var backedOffTimeout: UInt64 { min(retransmitTimeout << UInt64(min(backoff, 10)), TCPLimits.largestTimeout) }
-
-  private func persistTimerExpired(_ now: UInt64) {
-    if hasOutlived(now) || (isOrphan && backoff > 8) {
-      finish(.timedOut)
-      return
-    }
-    if sendWindow > 0 {
-      persistDeadline = .max
-      output(now, force: true)
-      if persistDeadline != .max || sendNext != unacknowledged { return }
-    }
-    if unansweredSince == 0 { unansweredSince = now }
-    backoff += 1
-    persistDeadline = now &+ backedOffTimeout
-    emit(sequence: unacknowledged &- 1, TCPFlags.ack, 0, 0, now)
-  }
-
-  private func keepAliveExpired(_ now: UInt64) {
-    if sendNext != unacknowledged || sendRing.count > 0 {
-      keepAliveDeadline = now &+ options.keepAliveIdle
-      return
-    }
-    let quiet = now &- lastReceived
-    if quiet < options.keepAliveIdle {
-      keepAliveDeadline = lastReceived &+ options.keepAliveIdle
-      return
-    }
-    if keepAliveProbes >= options.keepAliveCount {
-      sendReset(now)
-      finish(.timedOut)
-      return
-    }
-    keepAliveProbes += 1
-    keepAliveDeadline = now &+ options.keepAliveInterval
-    emit(sequence: unacknowledged &- 1, TCPFlags.ack, 0, 0, now)
   }
 }

@@ -24,8 +24,12 @@ final class TimeWait {
 
   /// RFC 6191: a SYN that is certainly newer may open the conversation again.
   func yields(to segment: TCPSegment) -> Bool {
-    guard segment.has(TCPFlags.syn), !segment.has(TCPFlags.ack), !segment.has(TCPFlags.rst) else { return false }
-    if usesTimestamps, segment.hasTimestamps, isBefore(recentTimestamp, segment.timestampValue) { return true }
+    guard segment.has(TCPFlags.syn), !segment.has(TCPFlags.ack), !segment.has(TCPFlags.rst) else {
+      return false
+    }
+    if usesTimestamps, segment.hasTimestamps, isBefore(recentTimestamp, segment.timestampValue) {
+      return true
+    }
     return isBefore(receiveNext, segment.sequence)
   }
 }
@@ -80,7 +84,8 @@ extension NetworkStack {
 
   private func acknowledge(_ entry: TimeWait, _ now: UInt64) {
     sendBare(
-      entry.local, entry.remote, sequence: entry.sendNext, acknowledgement: entry.receiveNext, TCPFlags.ack, now)
+      entry.local, entry.remote, sequence: entry.sendNext, acknowledgement: entry.receiveNext, TCPFlags.ack,
+      now)
   }
 }
 

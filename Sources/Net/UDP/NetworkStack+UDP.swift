@@ -11,7 +11,8 @@ extension NetworkStack {
     let key = TableKey(port: port)
     let group = udpPorts[key] ?? UDPPort()
     for other in group.sockets where overlaps(other.local.address, endpoint.address) {
-      let shares = (other.options.reuseAddress && socket.options.reuseAddress)
+      let shares =
+        (other.options.reuseAddress && socket.options.reuseAddress)
         || (other.options.reusePort && socket.options.reusePort)
       if !shares { throw .addressInUse }
     }

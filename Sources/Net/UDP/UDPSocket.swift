@@ -66,8 +66,9 @@ public final class UDPSocket {
   /// Binds; port 0 takes a random free one.
   public func bind(_ endpoint: Endpoint) throws(NetworkError) {
     guard !isBound else { throw .invalid }
-    guard endpoint.address.isAny || stack.isOwn(endpoint.address) || stack.isBroadcast(endpoint.address)
-      || endpoint.address.isMulticast
+    guard
+      endpoint.address.isAny || stack.isOwn(endpoint.address) || stack.isBroadcast(endpoint.address)
+        || endpoint.address.isMulticast
     else { throw .addressNotAvailable }
     local = try stack.insert(self, endpoint)
     boundToAny = endpoint.address.isAny

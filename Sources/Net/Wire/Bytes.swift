@@ -23,7 +23,9 @@ extension UnsafeRawBufferPointer {
   @inline(__always)
   func part(_ start: Int, _ end: Int) -> UnsafeRawBufferPointer {
     let last = Swift.min(end, count)
-    guard start >= 0, start < last, let baseAddress else { return UnsafeRawBufferPointer(start: nil, count: 0) }
+    guard start >= 0, start < last, let baseAddress else {
+      return UnsafeRawBufferPointer(start: nil, count: 0)
+    }
     return UnsafeRawBufferPointer(start: baseAddress + start, count: last - start)
   }
 }

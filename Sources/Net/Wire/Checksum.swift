@@ -34,7 +34,9 @@ struct Checksum {
   }
 
   /// Adds the IPv4 pseudo-header of TCP and UDP (RFC 9293 section 3.1).
-  mutating func addPseudoHeader(_ source: IPv4Address, _ destination: IPv4Address, _ kind: UInt8, _ length: Int) {
+  mutating func addPseudoHeader(
+    _ source: IPv4Address, _ destination: IPv4Address, _ kind: UInt8, _ length: Int
+  ) {
     add(source.rawValue)
     add(destination.rawValue)
     add(UInt16(kind))

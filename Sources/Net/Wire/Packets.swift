@@ -86,7 +86,9 @@ struct UDPDatagram {
 
   init?(_ packet: UnsafeRawBufferPointer) {
     let length = Int(packet.word16(4))
-    guard packet.count >= HeaderLength.udp, length >= HeaderLength.udp, length <= packet.count else { return nil }
+    guard packet.count >= HeaderLength.udp, length >= HeaderLength.udp, length <= packet.count else {
+      return nil
+    }
     sourcePort = packet.word16(0)
     destinationPort = packet.word16(2)
     checksum = packet.word16(6)

@@ -1,0 +1,60 @@
+import Net
+import Testing
+
+@Suite("TCP transfers over a bad link") struct TransferTests {
+  /// Sends both ways at once, then closes both ends, and compares every byte.
+  private func exchange(
+    _ seed: UInt64, _ weather: Weather, _ size: Int, offloads: Bool = false, without: Int = 0
+  ) throws {
+    let simulation = Simulation(seed: seed, offloads: offloads)
+    simulation.weather = weather
+    simulation.a.offersSack = without & 1 == 0
+    simulation.b.offersTimestamps = without & 2 == 0
+    simulation.a.offersWindowScale = without & 4 == 0
+    let (client, server, _) = try simulation.connectedPair()
+    let up = randomBytes(size, seed)
+    let down = randomBytes(size / 2, seed + 1)
+    var sentUp = 0
+    var sentDown = 0
+    var gotUp: [UInt8] = []
+    var gotDown: [UInt8] = []
+    let done = simulation.run(seconds: 7200) {
+      let now = simulation.now
+      if sentUp < up.count { sentUp += (try? write(up[sentUp...], to: client, now: now)) ?? 0 }
+      if sentDown < down.count { sentDown += (try? write(down[sentDown...], to: server, now: now)) ?? 0 }
+      gotUp += readAll(server, now: now)
+      gotDown += readAll(client, now: now)
+      simulation.collect()
+      return gotUp.count == up.count && gotDown.count == down.count
+    }
+    #expect(done, "seed \(seed): up \(gotUp.count)/\(up.count), down \(gotDown.count)/\(down.count)")
+    #expect(gotUp == up, "seed \(seed)")
+    #expect(gotDown == down, "seed \(seed)")
+    client.close(now: simulation.now)
+    #expect(simulation.run { server.isReadable && server.readableBytes == 0 })
+    server.close(now: simulation.now)
+    #expect(simulation.run { server.state == .closed || server.state == .timeWait }, "seed \(seed)")
+  }
+
+  @Test("every byte arrives in order over a clean link")
+  func clean() throws { try exchange(1, Weather(), 3_000_000) }
+
+  @Test("every byte arrives in order with segmentation and checksums left to the link")
+  func offloaded() throws { try exchange(2, Weather(), 3_000_000, offloads: true) }
+
+  @Test("every byte arrives in order with loss, reordering and duplication", arguments: 1...60)
+  func lossy(_ seed: Int) throws {
+    let weather = Weather(
+      loss: seed % 7 * 15, duplication: seed % 3 * 20, reordering: seed % 5 * 50,
+      delay: UInt64(seed % 4) * 10_000_000 + 100_000)
+    try exchange(UInt64(seed), weather, 200_000, offloads: seed % 4 == 0)
+  }
+
+  @Test("a peer without SACK, timestamps or window scaling gets every byte too", arguments: 0...31)
+  func oldPeer(_ seed: Int) throws {
+    try exchange(UInt64(seed), Weather(loss: 30, reordering: 30), 150_000, without: seed % 8)
+  }
+
+  @Test("a tenth of the frames lost costs time but no byte, and no retransmission timer storm")
+  func tenthLost() throws { try exchange(99, Weather(loss: 100), 1_000_000) }
+}
