@@ -332,7 +332,7 @@ switch_stack:
   mov %rdi, %rsp
   xor %ebp, %ebp
   call *%rsi
-  ud2
+  jmp gate_exit
 
 // What a program returns through from a signal handler that named no restorer; never reached by glibc's programs.
 .section .note.GNU-stack, "", @progbits

@@ -17,12 +17,17 @@ public enum ThreadStack {
     let base = frames.base + (try frames.allocate(frameCount))
     let top = base + UInt(frameCount << 12)
     let block = UnsafeMutablePointer<thread_block>(bitPattern: (top - 128) & ~63)!
+    block.pointee.signal_stack = UnsafeMutableRawPointer(bitPattern: base)
+    initialise(block)
+    return block
+  }
+
+  static func initialise(_ block: UnsafeMutablePointer<thread_block>) {
     let frame = UInt(bitPattern: block) - 192
     block.pointee = thread_block(
       self: block, user_rsp: 0, frame: UnsafeMutablePointer(bitPattern: frame), attention: 0, park_word: 0,
       thread: nil, trap_detail: 0, fs_base: 0, host_process: 0, host_thread: 0,
-      signal_stack: UnsafeMutableRawPointer(bitPattern: base))
-    return block
+      signal_stack: block.pointee.signal_stack)
   }
 
   public static func free(_ block: UnsafeMutablePointer<thread_block>) {

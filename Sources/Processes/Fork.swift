@@ -7,10 +7,11 @@ import VFS
 public protocol ThreadMemory: AnyObject {
   func make() throws(Errno) -> UnsafeMutablePointer<thread_block>
   /// Gives it back once the host thread has gone; `block.park_word` is cleared then.
-  func retire(_ block: UnsafeMutablePointer<thread_block>)
+  func retire(_ block: UnsafeMutablePointer<thread_block>, inUse: Bool)
   /// Makes the calling host thread the thread of `block`, goes on there and never comes back.
   func `continue`(
-    as block: UnsafeMutablePointer<thread_block>, _ function: @convention(c) () -> Void
+    as block: UnsafeMutablePointer<thread_block>, from old: UnsafeMutablePointer<thread_block>,
+    _ function: @convention(c) () -> Void
   ) -> Never
 }
 
@@ -66,8 +67,7 @@ extension LinuxThread {
     do throws(Errno) {
       child = try makeThread(arguments, childBlock)
     } catch {
-      childBlock.pointee.park_word = 0
-      threadMemory.retire(childBlock)
+      threadMemory.retire(childBlock, inUse: false)
       throw error
     }
     childBlock.pointee.thread = Unmanaged.passUnretained(child).toOpaque()
@@ -78,7 +78,7 @@ extension LinuxThread {
       if flags.contains(.thread) { try host.startThread(childBlock) } else { try host.startProcess(childBlock) }
     } catch {
       ProcessTable.discard(child)
-      threadMemory.retire(childBlock)
+      threadMemory.retire(childBlock, inUse: false)
       throw error
     }
     return child.tid
@@ -133,7 +133,7 @@ extension LinuxThread {
     block.pointee.frame.pointee.rax = UInt64(child.tid)
     child.lender = self
     if child.block.pointee.fs_base != 0 { host.setThreadPointer(UInt(child.block.pointee.fs_base)) }
-    threadMemory.continue(as: child.block, leaveWithLock)
+    threadMemory.continue(as: child.block, from: block, leaveWithLock)
   }
 
   /// The child of a vfork has its own memory now, or has ended: the host thread is the parent's again.
@@ -142,7 +142,7 @@ extension LinuxThread {
     lender = nil
     startsProcess = startingProcess
     parent.borrower = self
-    threadMemory.continue(as: parent.block, resumeLender)
+    threadMemory.continue(as: parent.block, from: block, resumeLender)
   }
 }
 
@@ -158,11 +158,10 @@ private func resumeLender() {
       do throws(Errno) { try host.startProcess(child.block) } catch {
         child.process.beginGroupExit(status: Signal.kill)
         child.exit()
-        threadMemory.retire(child.block)
+        threadMemory.retire(child.block, inUse: false)
       }
     } else {
-      child.block.pointee.park_word = 0
-      threadMemory.retire(child.block)
+      threadMemory.retire(child.block, inUse: false)
     }
   }
   KernelLock.release()

@@ -53,6 +53,8 @@ public final class LinuxThread: Thread {
   public var isBorrowing: Bool { lender != nil }
   /// The FS base that the program set (arch_prctl(2)).
   public var threadPointer: UInt = 0
+  /// The call whose result the frame holds, for restarts.
+  public var callNumber: UInt64?
   var borrower: LinuxThread?
   var startsProcess = false
 

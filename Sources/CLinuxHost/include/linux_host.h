@@ -9,6 +9,7 @@ void host_exit_thread(uint32_t *word) __attribute__((noreturn));
 void host_enter_program(void) __attribute__((noreturn));
 void switch_stack(void *stack, void (*function)(void)) __attribute__((noreturn));
 
+// Goes on in `function` on another stack, and leaves the libOS when it returns.
 // Places in the image that Swift needs the addresses of.
 extern char gate_entry[], gate_entry_switched[], gate_exit[], gate_exit_end[], trap_entry[], thread_entry[];
 extern char host_calls_start[], host_calls_end[], host_signal_entry[], host_signal_return[];

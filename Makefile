@@ -1,0 +1,41 @@
+# One command each. `make demo` on a new Debian 12 machine with Swift 6.3 needs nothing else.
+.PHONY: build image command packages demo test bench format lint clean
+SWIFT_SOURCES = Package.swift Sources Tests
+IMAGE_SCRATCH = .build-image
+IMAGE_BUILD = $(IMAGE_SCRATCH)/x86_64-unknown-linux-gnu/release
+
+build: command image
+
+command:
+	@mkdir -p bin
+	swift build -c release --static-swift-stdlib --product swiftlet
+	@cp -f .build/release/swiftlet bin/swiftlet
+
+image:
+	@mkdir -p bin
+	swift build -c release --triple x86_64-unknown-linux-gnu --toolset Toolsets/linux-host.json \
+	  --scratch-path $(IMAGE_SCRATCH) --product LinuxHostImage
+	ld.lld -static --gc-sections -z noexecstack -T Linker/linux-host.ld -o bin/swiftlet-linux.elf \
+	  $(IMAGE_BUILD)/libLinuxHostImage.a
+
+packages:
+	@Tests/System/packages
+
+demo: packages build
+	@Tests/System/demo
+
+test: packages build
+	swift test
+	@Tests/System/run
+
+bench: packages build
+	@Benchmarks/run
+
+format:
+	swift format --in-place --recursive $(SWIFT_SOURCES)
+
+lint:
+	swift format lint --strict --recursive $(SWIFT_SOURCES)
+
+clean:
+	rm -rf .build .build-image bin

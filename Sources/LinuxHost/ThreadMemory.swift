@@ -1,0 +1,42 @@
+public import ABI
+import CLinuxHost
+public import CMachine
+public import Tasks
+
+/// Thread stacks, used again once their host thread has gone. Kernel lock held.
+public final class ThreadStacks {
+  private var retired: [UnsafeMutablePointer<thread_block>] = []
+  public init() {}
+
+  public func make() throws(Errno) -> UnsafeMutablePointer<thread_block> {
+    var i = retired.count - 1
+    while i >= 0 {
+      let block = retired[i]
+      if machine_load(&block.pointee.park_word) == 0 {
+        retired.remove(at: i)
+        ThreadStack.initialise(block)
+        return block
+      }
+      i -= 1
+    }
+    return try ThreadStack.make()
+  }
+
+  /// `park_word` is 1 until the host thread has left the stack.
+  public func retire(_ block: UnsafeMutablePointer<thread_block>, inUse: Bool) {
+    machine_store(&block.pointee.park_word, inUse ? 1 : 0)
+    retired.append(block)
+  }
+
+  /// Makes the calling host thread the thread of `block`: it goes on at its top of stack in `function`, then leaves.
+  public func `continue`(
+    as block: UnsafeMutablePointer<thread_block>, from old: UnsafeMutablePointer<thread_block>,
+    _ function: @convention(c) () -> Void
+  ) -> Never {
+    let thread = old.pointee.host_thread
+    old.pointee.host_thread = 0
+    _ = LinuxCall.raw(LinuxCall.archPrctl, 0x1001, Int(bitPattern: block))
+    block.pointee.host_thread = thread
+    switch_stack(block.pointee.frame, function)
+  }
+}

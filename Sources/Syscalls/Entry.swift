@@ -1,0 +1,126 @@
+import ABI
+import CMachine
+import Processes
+import Tasks
+import VFS
+
+// Where threads come in: from the gate, from traps, and on the slow way out.
+
+/// A call through the gate. The frame's rax holds the number, and the result afterwards.
+@c(libos_system_call)
+public func libosSystemCall(_ frame: UnsafeMutablePointer<trap_frame>) {
+  let number = Int(truncatingIfNeeded: frame.pointee.rax)
+  if quick(number, frame) { return }
+  KernelLock.acquire()
+  serve(number, frame)
+  KernelLock.release()
+}
+
+/// Calls that touch no shared state take no lock.
+@inline(__always)
+private func quick(_ number: Int, _ frame: UnsafeMutablePointer<trap_frame>) -> Bool {
+  switch number {
+  case 39: frame.pointee.rax = UInt64(LinuxThread.running.process.pid)
+  case 186: frame.pointee.rax = UInt64(LinuxThread.running.tid)
+  case 228 where frame.pointee.rdi <= 1 && !Trace.systemCalls:
+    let now = frame.pointee.rdi == 0 ? host.realtimeNanoseconds : host.monotonicNanoseconds
+    let time = (Int64(now / 1_000_000_000), Int64(now % 1_000_000_000))
+    do throws(Errno) {
+      try UserSlice.store(time, at: UInt(frame.pointee.rsi))
+      frame.pointee.rax = 0
+    } catch { frame.pointee.rax = UInt64(bitPattern: -Int64(error.rawValue)) }
+  default: return false
+  }
+  return true
+}
+
+private func serve(_ number: Int, _ frame: UnsafeMutablePointer<trap_frame>) {
+  let call = SystemCall(frame: frame, number: number)
+  let thread = LinuxThread.running
+  thread.callNumber = UInt64(number)
+  do throws(Errno) {
+    let result = try call.dispatch()
+    if frame.pointee.kind != UInt64(TRAP_RETURN) {
+      frame.pointee.rax = UInt64(bitPattern: Int64(result))
+    }
+  } catch {
+    let code = error == .interrupted && call.isRestartable ? 512 : Int64(error.rawValue)
+    frame.pointee.rax = UInt64(bitPattern: -code)
+    if code >= 512 || code == 4 { machine_store(&thread.block.pointee.attention, 1) }
+    if error == .brokenPipe, call.raisesBrokenPipe {
+      thread.process.notify(SignalInformation(Signal.pipe, code: SignalInformation.kernel))
+    }
+  }
+  if frame.pointee.kind == UInt64(TRAP_RETURN) { thread.callNumber = nil }
+  if Trace.systemCalls { Trace.print(call) }
+}
+
+/// A trapped thread: its frame has every register.
+@c(libos_trap)
+public func libosTrap(_ frame: UnsafeMutablePointer<trap_frame>) {
+  KernelLock.acquire()
+  let kind = Int(frame.pointee.kind)
+  switch kind {
+  case Int(TRAP_SYSTEM_CALL):
+    let number = Int(truncatingIfNeeded: frame.pointee.rax)
+    let site = UInt(frame.pointee.rip)
+    frame.pointee.rcx = frame.pointee.rip
+    frame.pointee.r11 = frame.pointee.rflags
+    if LinuxThread.running.lender == nil { LinuxThread.running.process.addressSpace.patch(after: site) }
+    serve(number, frame)
+  case Int(TRAP_KICK):
+    LinuxThread.running.callNumber = nil
+    machine_store(&LinuxThread.running.block.pointee.attention, 1)
+  default: fault(kind, frame)
+  }
+  KernelLock.release()
+}
+
+private func fault(_ kind: Int, _ frame: UnsafeMutablePointer<trap_frame>) {
+  let thread = LinuxThread.running
+  thread.callNumber = nil
+  let code = Int32(truncatingIfNeeded: thread.block.pointee.trap_detail)
+  let signal: Int32 =
+    switch kind {
+    case Int(TRAP_FAULT): Signal.segmentation
+    case Int(TRAP_BUS): Signal.bus
+    case Int(TRAP_ILLEGAL): Signal.illegal
+    case Int(TRAP_ARITHMETIC): Signal.floatingPoint
+    default: Signal.trap
+    }
+  Trace.fault(signal, frame)
+  thread.raiseFault(signal: signal, code: code, address: UInt(frame.pointee.address))
+  machine_store(&thread.block.pointee.attention, 1)
+}
+
+/// The slow way out: signals, the end of the thread, and what a new thread does before it runs.
+@c(libos_attention)
+public func libosAttention(_ frame: UnsafeMutablePointer<trap_frame>) {
+  KernelLock.acquire()
+  let thread = LinuxThread.running
+  machine_store(&thread.block.pointee.attention, 0)
+  if let execution = thread.execution {
+    thread.execution = nil
+    SystemCall(frame: frame, number: 59).run(execution)
+  }
+  if thread.setChildAddress != 0 {
+    let address = thread.setChildAddress
+    thread.setChildAddress = 0
+    do throws(Errno) { try UserSlice.store(thread.tid, at: address) } catch {}
+  }
+  let number = thread.callNumber
+  thread.callNumber = nil
+  if case .exit = thread.deliverSignals(frame: frame, number: number) { end(thread) }
+  KernelLock.release()
+}
+
+/// Ends the calling thread: first what programs see, then the host's thread.
+func end(_ thread: LinuxThread, code: Int32 = 0) -> Never {
+  let block = thread.block
+  thread.exit(code: code)
+  if thread.isBorrowing { thread.giveBack(startingProcess: false) }
+  block.pointee.host_thread = 0
+  threadMemory.retire(block, inUse: true)
+  KernelLock.release()
+  host.endThread(clearing: &block.pointee.park_word)
+}

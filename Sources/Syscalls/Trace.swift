@@ -1,0 +1,77 @@
+import ABI
+import CMachine
+import Processes
+import Tasks
+
+/// What `--trace` prints, a line a call, to the host's standard error.
+public enum Trace {
+  nonisolated(unsafe) public static var systemCalls = false
+  nonisolated(unsafe) public static var missing = false
+
+  static func print(_ call: SystemCall) {
+    var line = TraceLine()
+    line.number(Int(LinuxThread.running.tid))
+    line.text(" call ")
+    line.number(call.number)
+    line.text("(")
+    for value in [call.a, call.b, call.c, call.d, call.e, call.f] {
+      line.hexadecimal(value)
+      line.text(" ")
+    }
+    line.text(") = ")
+    line.number(Int(Int64(bitPattern: call.frame.pointee.rax)))
+    line.end()
+  }
+
+  static func missing(_ call: SystemCall) {
+    guard missing || systemCalls else { return }
+    var line = TraceLine()
+    line.text("swiftlet: ")
+    line.bytes(LinuxThread.running.process.name)
+    line.text(" called missing system call ")
+    line.number(call.number)
+    line.end()
+  }
+
+  static func fault(_ signal: Int32, _ frame: UnsafeMutablePointer<trap_frame>) {
+    guard systemCalls else { return }
+    var line = TraceLine()
+    line.number(Int(LinuxThread.running.tid))
+    line.text(" fault, signal ")
+    line.number(Int(signal))
+    line.text(" at ")
+    line.hexadecimal(UInt(frame.pointee.rip))
+    line.text(" address ")
+    line.hexadecimal(UInt(frame.pointee.address))
+    line.end()
+  }
+}
+
+struct TraceLine {
+  private var content: [UInt8] = []
+
+  mutating func text(_ text: StaticString) {
+    for i in 0..<text.utf8CodeUnitCount { content.append(text.utf8Start[i]) }
+  }
+  mutating func bytes(_ bytes: [UInt8]) { content += bytes }
+  mutating func number(_ value: Int) {
+    if value < 0 {
+      content.append(0x2d)
+      number(-value)
+      return
+    }
+    if value >= 10 { number(value / 10) }
+    content.append(UInt8(0x30 + value % 10))
+  }
+  mutating func hexadecimal(_ value: UInt) {
+    if value >= 16 { hexadecimal(value / 16) }
+    let digit = UInt8(value % 16)
+    content.append(digit < 10 ? 0x30 + digit : 0x57 + digit)
+  }
+  mutating func end() {
+    content.append(0x0a)
+    content.withUnsafeBytes { bytes in
+      do throws(Errno) { _ = try host.writeConsole(2, bytes) } catch {}
+    }
+  }
+}

@@ -1,0 +1,118 @@
+public import ABI
+import Tasks
+
+/// Who asks for a file (credentials(7)).
+public struct Credentials {
+  public var user: UInt32
+  public var group: UInt32
+  public var groups: [UInt32]
+  public init(user: UInt32, group: UInt32, groups: [UInt32]) {
+    self.user = user
+    self.group = group
+    self.groups = groups
+  }
+  public var isPrivileged: Bool { user == 0 }
+
+  /// `wanted`: 4 read, 2 write, 1 execute or search. EACCES.
+  public func check(_ inode: Inode, _ wanted: UInt32) throws(Errno) {
+    let status = inode.status
+    if isPrivileged {
+      if wanted & 1 != 0, !inode.isDirectory, status.mode & 0o111 == 0 { throw .accessDenied }
+      return
+    }
+    var bits = status.mode
+    if status.user == user {
+      bits >>= 6
+    } else if status.group == group || groups.contains(status.group) {
+      bits >>= 3
+    }
+    if bits & wanted != wanted { throw .accessDenied }
+  }
+
+  /// A sticky directory lets only owners remove (unlink(2), EPERM).
+  func checkSticky(_ directory: Inode, _ inode: Inode) throws(Errno) {
+    guard directory.status.mode & 0o1000 != 0, !isPrivileged else { return }
+    guard inode.status.user == user || directory.status.user == user else { throw .notPermitted }
+  }
+}
+
+/// Directories over which other file systems lie. Kernel lock held.
+public enum MountTable {
+  nonisolated(unsafe) private static var roots: [ObjectIdentifier: Inode] = [:]
+  /// Directories stay in memory while they are mounted on.
+  nonisolated(unsafe) private static var points: [Inode] = []
+
+  public static func mount(_ root: Inode, on directory: Inode) {
+    points.append(directory)
+    roots[ObjectIdentifier(directory)] = root
+  }
+
+  @inline(__always)
+  static func top(_ inode: Inode) -> Inode {
+    guard inode.isDirectory, let root = roots[ObjectIdentifier(inode)] else { return inode }
+    return root
+  }
+}
+
+/// A link that leads to an inode rather than to a name (/proc/PID/fd/N, /proc/PID/exe).
+open class MagicLink: Inode {
+  open func destination() throws(Errno) -> Path { throw .noSuchFile }
+}
+
+/// Resolution of path names (path_resolution(7)).
+struct PathWalk {
+  let root: Path
+  let credentials: Credentials
+  private var links = 0
+
+  init(root: Path, credentials: Credentials) {
+    self.root = root
+    self.credentials = credentials
+  }
+
+  /// The file that `name` leads to; with `followLast` false a symbolic link at the end is itself the result.
+  mutating func resolve(_ name: [UInt8], from start: Path, followLast: Bool = true) throws(Errno) -> Path {
+    let (parent, last, mustBeDirectory) = try resolveParent(name, from: start)
+    guard !last.isEmpty else { return parent }
+    let found = try step(parent, last)
+    let result = followLast || mustBeDirectory ? try follow(found) : found
+    if mustBeDirectory, !result.inode.isDirectory { throw .notDirectory }
+    return result
+  }
+
+  /// The directory that the last component of `name` lies in, and that component (empty when the name is a
+  /// directory by its form: `/`, `a/..`). ENOENT for an empty name.
+  mutating func resolveParent(_ name: [UInt8], from start: Path) throws(Errno) -> (Path, [UInt8], Bool) {
+    guard !name.isEmpty else { throw .noSuchFile }
+    guard name.count < 4096 else { throw .nameTooLong }
+    var place = name[0] == 0x2f ? root : start
+    let parts = name.split(separator: 0x2f)
+    guard let last = parts.last else { return (place, [], true) }
+    for part in parts.dropLast() {
+      place = try follow(try step(place, Array(part)))
+      guard place.inode.isDirectory else { throw .notDirectory }
+    }
+    let component = Array(last)
+    if component == [0x2e] || component == [0x2e, 0x2e] { return (try step(place, component), [], true) }
+    guard place.inode.isDirectory else { throw .notDirectory }
+    return (place, component, name[name.count - 1] == 0x2f)
+  }
+
+  private func step(_ place: Path, _ name: [UInt8]) throws(Errno) -> Path {
+    guard place.inode.isDirectory else { throw .notDirectory }
+    guard name.count <= 255 else { throw .nameTooLong }
+    try credentials.check(place.inode, 1)
+    if name == [0x2e] { return place }
+    if name == [0x2e, 0x2e] { return place.inode === root.inode ? place : place.parent ?? place }
+    let inode = MountTable.top(try place.inode.lookup(name))
+    return Path(inode: inode, name: name, parent: place)
+  }
+
+  mutating func follow(_ path: Path) throws(Errno) -> Path {
+    guard path.inode.isSymlink else { return path }
+    links += 1
+    guard links <= 40 else { throw .tooManySymlinks }
+    if let magic = path.inode as? MagicLink { return try magic.destination() }
+    return try resolve(try path.inode.readLink(), from: path.parent ?? root)
+  }
+}
