@@ -47,8 +47,8 @@ public struct FileCollection {
       bytes.isEmpty ? .none : .bytes(bytes))
   }
 
-  /// Adds the file that `path` leads to in `tree` at the same path, with every symbolic link and directory on the
-  /// way.
+  /// Adds the file that `path` leads to in `tree` at the same path, with every symbolic link and directory on
+  /// the way.
   mutating func addWithWay(_ path: Path, from tree: FileTree) throws(BuildError) {
     guard let steps = try tree.walk(path) else {
       throw BuildError("\(path.text): no such file", exitStatus: 127)

@@ -1,6 +1,7 @@
 import Image
 
-/// Packs programs with everything they need from a tree: interpreters and shared libraries at their own paths.
+/// Packs programs with everything they need from a tree: interpreters and shared libraries at their own
+/// paths.
 public struct ProgramPacker {
   public var files = FileCollection()
   let tree: FileTree

@@ -159,6 +159,23 @@ struct CommandTests {
     try expectFailure(arguments, 125, message)
   }
 
+  @Test("Help and version go to standard output with status 0")
+  func help() throws {
+    for arguments in [["--version"], ["--help"], ["run", "--help"], ["build", "--help"], ["doctor"]] {
+      let outcome = try swiftlet(arguments)
+      #expect(outcome.status == 0 && !outcome.output.isEmpty && outcome.errors.isEmpty)
+    }
+  }
+
+  @Test("A forwarded port starts passt, whose socket the image receives")
+  func userNetwork() throws {
+    guard access("/usr/bin/passt", X_OK) == 0 else { return }
+    // cat(1) as the libOS would need arguments; env(1) at least shows that passt started and the image ran.
+    let outcome = try swiftlet(["run", "-p", "127.0.0.1:28461:80", "env"], libOS: "/usr/bin/env")
+    #expect(outcome.status == 0 && outcome.errors.isEmpty, "\(outcome.errors)")
+    #expect(outcome.output.hasPrefix("SWIFTLET_LAUNCH_FD="))
+  }
+
   @Test("A port in use is reported with the option that asked for it")
   func portInUse() throws {
     let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
