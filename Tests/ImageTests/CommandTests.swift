@@ -84,6 +84,35 @@ struct CommandTests {
     #expect(access(image, F_OK) != 0)
   }
 
+  @Test("Additions and made-up directories go where the root's symbolic links lead")
+  func linksInRoot() throws {
+    let directory = try TemporaryDirectory()
+    let root = directory.path + "/root"
+    for name in ["", "/usr", "/usr/lib64", "/data", "/srv"] { mkdir(root + name, 0o755) }
+    symlink("usr/lib64", root + "/lib64")
+    symlink("data", root + "/var")
+    symlink(root, directory.path + "/link")
+    for (source, name) in [
+      ("/usr/bin/env", "env"), ("/lib64/ld-linux-x86-64.so.2", "usr/lib64/ld-linux-x86-64.so.2"),
+      ("/lib/x86_64-linux-gnu/libc.so.6", "usr/lib64/libc.so.6"),
+    ] {
+      try directory.write("root/" + name, MappedFile(Path(source)).copy(), mode: 0o755)
+    }
+    mkdir(directory.path + "/more", 0o755)
+    try directory.write("more/file", bytes("x"))
+    let outcome = try swiftlet([
+      "build", "-o", directory.path + "/image", "--root", directory.path + "/link",
+      "--add", "\(directory.path)/more:/lib64", "--", "/env",
+    ])
+    #expect(outcome.status == 0 && outcome.errors.isEmpty, "\(outcome.errors)")
+    try directory.read("image").withUnsafeBytes { buffer in
+      let reader = try ImageReader(buffer)
+      #expect(reader.data(of: "usr/lib64/file") == bytes("x"))
+      let paths = (0..<reader.entryCount).map { String(decoding: reader.entry($0).path, as: UTF8.self) }
+      #expect(paths.contains("data/tmp"))
+    }
+  }
+
   @Test("A missing library is named, and so is who needs it")
   func missingLibrary() throws {
     let directory = try TemporaryDirectory()
