@@ -84,5 +84,7 @@ func scriptInterpreter(of path: Path, in tree: FileTree) throws(BuildError) -> S
 
 /// The absolute form of a host path.
 public func absolute(_ path: Path) -> Path {
-  path.isAbsolute ? path : currentDirectory().appending(path)
+  guard !path.isAbsolute else { return path }
+  let isDotted = path.starts(with: "./".utf8)
+  return currentDirectory().appending(isDotted ? path.dropFirst(2) : path[...])
 }

@@ -78,7 +78,8 @@ struct ProgramImage {
       try packer.files.addTree(root + Path("/"), at: Path("/"))
       try packer.checkProgram(manifest.program)
     } else {
-      manifest.program = absolute(try tree.findProgram(Path(name), searching: hostSearchPath()))
+      let path = name.utf8.contains(UInt8(ascii: "/")) ? absolute(Path(name)) : Path(name)
+      manifest.program = try tree.findProgram(path, searching: hostSearchPath())
       try packer.addProgram(manifest.program)
     }
     for addition in additions {

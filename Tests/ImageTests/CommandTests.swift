@@ -72,6 +72,19 @@ struct CommandTests {
     }
   }
 
+  @Test("A program may be named by a relative path")
+  func relativePath() throws {
+    let directory = try TemporaryDirectory()
+    try directory.write("program", MappedFile(Path("/usr/bin/env")).copy(), mode: 0o755)
+    let command = "cd \(directory.path) && \(swiftletPath()) build -o image ./program"
+    let outcome = try runProcess(["/bin/sh", "-c", command], environment: ["SWIFTLET_LIBOS=/bin/true"])
+    #expect(outcome.status == 0 && outcome.errors.isEmpty, "\(outcome.errors)")
+    try directory.read("image").withUnsafeBytes { buffer in
+      let program = try ImageReader(buffer).manifest.program
+      #expect(program == bytes(directory.path + "/program"))
+    }
+  }
+
   @Test("A directory becomes the root file system, its program checked")
   func rootDirectory() throws {
     let directory = try TemporaryDirectory()
