@@ -1,5 +1,5 @@
-/// What is wrong with an image, a manifest or a launch record. Every case has a fixed one-line description, so that
-/// the libOS, which has no string formatting, can print it.
+/// What is wrong with an image, a manifest or a launch record. Every case has a fixed one-line description,
+/// so that the libOS, which has no string formatting, can print it.
 public enum ImageError: Error, Equatable {
   case tooShort, notAnImage, unsupportedVersion, unknownFlags, misalignedSection, sectionOutOfBounds
   case wrongChecksum

@@ -2,8 +2,8 @@
 ///
 ///     ELF executable | archive (header, index, path pool, file data) | manifest | trailer
 ///
-/// All integers are little endian. The archive and each file's data start at a multiple of `pageSize`, so that the
-/// libOS can map file data straight from the image.
+/// All integers are little endian. The archive and each file's data start at a multiple of `pageSize`, so
+/// that the libOS can map file data straight from the image.
 public enum ImageFormat {
   public static let pageSize = 4096
   public static let version: UInt32 = 1

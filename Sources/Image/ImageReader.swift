@@ -13,7 +13,8 @@ public struct ImageEntry {
   public let mtimeNanoseconds: UInt32
   /// The content of a regular file (page-aligned in the image) or the target of a symbolic link.
   public let data: UnsafeRawBufferPointer
-  /// The index of the earlier entry that is the same file, if this one is a hard link; it has no data of its own.
+  /// The index of the earlier entry that is the same file, if this one is a hard link; it has no data of its
+  /// own.
   public let hardLinkIndex: Int?
 
   public var fileType: UInt32 { mode & FileType.mask }
@@ -57,8 +58,8 @@ public struct ImageReader {
     try ArchiveCheck(archive: archive, paths: paths, count: count).run()
   }
 
-  /// The entry at `index`, which must be in `0..<entryCount`. Entry 0 is the root directory; parents come before
-  /// their children.
+  /// The entry at `index`, which must be in `0..<entryCount`. Entry 0 is the root directory; parents come
+  /// before their children.
   public func entry(_ index: Int) -> ImageEntry {
     precondition(index >= 0 && index < entryCount)
     let record = Record(archive: archive, index: index)

@@ -26,8 +26,8 @@ public struct ArchiveFile {
   }
 }
 
-/// Lays out an image: says where each part goes and makes the parts that are not file data. Where the bytes come
-/// from and go to is the caller's business.
+/// Lays out an image: says where each part goes and makes the parts that are not file data. Where the bytes
+/// come from and go to is the caller's business.
 public struct ImageLayout {
   /// Header, index and path pool: goes to `archiveOffset`.
   public let archiveIndex: [UInt8]

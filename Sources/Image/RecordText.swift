@@ -1,5 +1,5 @@
-/// The syntax that the manifest and the launch record share: lines of `key value`, where bytes up to 0x20, `%` and
-/// bytes from 0x7f are written as `%XX`.
+/// The syntax that the manifest and the launch record share: lines of `key value`, where bytes up to 0x20,
+/// `%` and bytes from 0x7f are written as `%XX`.
 struct RecordReader {
   private let text: UnsafeRawBufferPointer
   private var position = 0

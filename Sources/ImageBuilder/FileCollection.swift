@@ -38,7 +38,9 @@ public struct FileCollection {
 
   /// Adds a file made up by the builder, unless the path is taken.
   public mutating func addMissing(_ path: String, mode: UInt32, _ content: String = "") {
-    let path = relative(Path(path))
+    // A chain of links without end is left for the program to meet.
+    let name = relative(Path(path))
+    let path = (try? placeBelowLinks(name, followLast: false)) ?? name
     guard indices[path] == nil else { return }
     addMissingParents(of: path)
     let bytes = Path(content)
@@ -47,8 +49,8 @@ public struct FileCollection {
       bytes.isEmpty ? .none : .bytes(bytes))
   }
 
-  /// Adds the file that `path` leads to in `tree` at the same path, with every symbolic link and directory on the
-  /// way.
+  /// Adds the file that `path` leads to in `tree` at the same path, with every symbolic link and directory on
+  /// the way.
   mutating func addWithWay(_ path: Path, from tree: FileTree) throws(BuildError) {
     guard let steps = try tree.walk(path) else {
       throw BuildError("\(path.text): no such file", exitStatus: 127)
@@ -59,16 +61,17 @@ public struct FileCollection {
   /// Adds a host file or directory tree at `destination`. Directories that exist already are merged.
   public mutating func addTree(_ source: Path, at destination: Path) throws(BuildError) {
     guard let status = linkStatus(source) else { throw .system("add", source) }
-    let target = try placeBelowLinks(relative(destination))
+    let isDirectory = status.st_mode & S_IFMT == S_IFDIR
+    let target = try placeBelowLinks(relative(destination), followLast: isDirectory)
     try addOne(source, at: target, status)
-    guard status.st_mode & S_IFMT == S_IFDIR else { return }
+    guard isDirectory else { return }
     for name in try directoryNames(source) {
       try addTree(source.appending(name), at: target.appending(name))
     }
   }
 
   /// A destination below a packed symbolic link (such as /lib -> usr/lib) belongs where the link points.
-  private func placeBelowLinks(_ path: Path) throws(BuildError) -> Path {
+  private func placeBelowLinks(_ path: Path, followLast: Bool) throws(BuildError) -> Path {
     var pending = Array(path.components.reversed())
     var current: Path = []
     var links = 0
@@ -80,7 +83,8 @@ public struct FileCollection {
       }
       let next = current.appending(name)
       let isLink = indices[next].map { files[$0].mode & FileType.mask == FileType.symbolicLink } ?? false
-      guard isLink, !pending.isEmpty, let index = indices[next], case .bytes(let target) = sources[index]
+      guard isLink, followLast || !pending.isEmpty, let index = indices[next],
+        case .bytes(let target) = sources[index]
       else {
         current = next
         continue

@@ -18,7 +18,8 @@ public struct HostFile: ~Copyable {
   }
 }
 
-/// A file mapped for reading. The bytes live as long as this object, so whoever uses them calls `keepAlive` last.
+/// A file mapped for reading. The bytes live as long as this object, so whoever uses them calls `keepAlive`
+/// last.
 public final class MappedFile {
   public let bytes: UnsafeRawBufferPointer
 

@@ -26,7 +26,8 @@ struct LibraryCache {
 
   private static func findHeader(_ bytes: UnsafeRawBufferPointer) -> Int? {
     if isHeader(bytes, 0) { return 0 }
-    // Old table: "ld.so-1.7.0", then at 12 the number of 12-byte entries; the new one follows, 8-byte aligned.
+    // Old table: "ld.so-1.7.0", then at 12 the number of 12-byte entries; the new one follows, 8-byte
+    // aligned.
     guard bytes.count >= 16, bytes.starts(with: "ld.so-1.7.0".utf8) else { return nil }
     let start = (16 + Int(load32(bytes, 12)) * 12 + 7) & ~7
     return isHeader(bytes, start) ? start : nil

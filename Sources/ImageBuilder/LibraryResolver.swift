@@ -1,6 +1,6 @@
 /// Finds the shared libraries of programs in the order of ld.so(8): DT_RPATH (unless there is DT_RUNPATH),
-/// DT_RUNPATH, the cache, the default directories. LD_LIBRARY_PATH is deliberately left out: an image must not
-/// depend on who builds it.
+/// DT_RUNPATH, the cache, the default directories. LD_LIBRARY_PATH is deliberately left out: an image must
+/// not depend on who builds it.
 public final class LibraryResolver {
   private let tree: FileTree
   private lazy var cache = readCache()
@@ -24,8 +24,8 @@ public final class LibraryResolver {
     let inheritedRpath: [Path]
   }
 
-  /// The files that the ELF file at `path` needs at run time, each once, as paths in the tree that a loader would
-  /// open (possibly symbolic links): its interpreter, then libraries in breadth-first order.
+  /// The files that the ELF file at `path` needs at run time, each once, as paths in the tree that a loader
+  /// would open (possibly symbolic links): its interpreter, then libraries in breadth-first order.
   public func dependencies(of path: Path) throws(BuildError) -> [Path] {
     var found: [Path] = []
     var names: Set<Path> = []

@@ -1,6 +1,7 @@
 import Image
 
-/// Packs programs with everything they need from a tree: interpreters and shared libraries at their own paths.
+/// Packs programs with everything they need from a tree: interpreters and shared libraries at their own
+/// paths.
 public struct ProgramPacker {
   public var files = FileCollection()
   let tree: FileTree
@@ -83,5 +84,7 @@ func scriptInterpreter(of path: Path, in tree: FileTree) throws(BuildError) -> S
 
 /// The absolute form of a host path.
 public func absolute(_ path: Path) -> Path {
-  path.isAbsolute ? path : currentDirectory().appending(path)
+  guard !path.isAbsolute else { return path }
+  let isDotted = path.starts(with: "./".utf8)
+  return currentDirectory().appending(isDotted ? path.dropFirst(2) : path[...])
 }

@@ -74,10 +74,12 @@ struct ProgramImage {
     if let root {
       manifest.program = try tree.findProgram(Path(name), searching: imageSearchPath)
       if manifest.program.first != UInt8(ascii: "/") { manifest.program = Path("/") + manifest.program }
-      try packer.files.addTree(root, at: Path("/"))
+      // The slash follows a symbolic link.
+      try packer.files.addTree(root + Path("/"), at: Path("/"))
       try packer.checkProgram(manifest.program)
     } else {
-      manifest.program = absolute(try tree.findProgram(Path(name), searching: hostSearchPath()))
+      let path = name.utf8.contains(UInt8(ascii: "/")) ? absolute(Path(name)) : Path(name)
+      manifest.program = try tree.findProgram(path, searching: hostSearchPath())
       try packer.addProgram(manifest.program)
     }
     for addition in additions {

@@ -74,7 +74,8 @@ private func makeTemporaryImage(_ program: ProgramImage) throws(BuildError) -> H
   guard writable >= 0 else { throw BuildError("cannot create a temporary image") }
   let writer = HostFile(owning: writable)
   try file.write(descriptor: writer.descriptor, Path("the temporary image"))
-  // A file that is open for writing cannot be executed (ETXTBSY): execute through a second, read-only opening.
+  // A file that is open for writing cannot be executed (ETXTBSY): execute through a second, read-only
+  // opening.
   let readable = open("/proc/self/fd/\(writer.descriptor)", O_RDONLY | O_CLOEXEC)
   guard readable >= 0 else { throw BuildError("cannot reopen the temporary image; is /proc mounted?") }
   return HostFile(owning: readable)

@@ -3,8 +3,8 @@ import Glibc
 import Image
 import ImageBuilder
 
-/// Starts passt(1) and returns the image's end of its socket, which survives exec. passt goes to the background when
-/// it is ready and ends when the image's end is closed.
+/// Starts passt(1) and returns the image's end of its socket, which survives exec. passt goes to the
+/// background when it is ready and ends when the image's end is closed.
 func startPasst(
   _ ports: [PublishedPort], address: IPv4Address, prefixLength: UInt8, gateway: IPv4Address
 ) throws(BuildError) -> Int32 {
@@ -14,8 +14,6 @@ func startPasst(
   }
   var arguments = ["passt", "--fd", "3", "-q", "-e", "-4", "-a", text(address), "-n", "\(prefixLength)"]
   arguments += ["-g", text(gateway), "--dns-forward", text(passtNameserver(gateway))]
-  // As root, passt would become nobody and then complain to a system log that may not exist.
-  if geteuid() == 0 { arguments += ["--runas", "0"] }
   // passt wants an interface to imitate; without a default route any will do, for nothing of it is used.
   if !hasDefaultRoute() { arguments += ["-i", "lo", "-M", "02:53:57:4c:54:02"] }
   for port in ports { arguments += port.passtArguments }
@@ -89,8 +87,8 @@ private func lastMessage(_ report: [UInt8]) -> String {
 private func hasDefaultRoute() -> Bool {
   let descriptor = open("/proc/net/route", O_RDONLY | O_CLOEXEC)
   guard descriptor >= 0 else { return false }
-  let file = HostFile(owning: descriptor)
-  let lines = String(decoding: readAll(file.descriptor), as: UTF8.self).split(separator: "\n").dropFirst()
+  defer { close(descriptor) }
+  let lines = String(decoding: readAll(descriptor), as: UTF8.self).split(separator: "\n").dropFirst()
   return lines.contains { line in
     let fields = line.split(separator: "\t")
     return fields.count > 7 && fields[1] == "00000000" && fields[7] == "00000000"

@@ -58,6 +58,7 @@ struct Run: ParsableCommand {
   func run() throws {
     guard let name = command.first else { throw BuildError("name the image or program to run") }
     // What looks like an option and was captured is one that podman may know and this command does not.
+    if name == "--help" || name == "-h" { throw CleanExit.helpRequest(Run.self) }
     if name.hasPrefix("-") { throw BuildError("unknown option \(name) of swiftlet run") }
     if terminal && isatty(STDIN_FILENO) != 1 {
       throw BuildError("-t needs a terminal on standard input; leave it out")

@@ -9,7 +9,8 @@ private let setHeaderSize: UInt = 0x4004_54d8  // TUNSETVNETHDRSZ
 private let tapFlags: UInt16 = 0x0002 | 0x1000 | 0x4000  // IFF_TAP | IFF_NO_PI | IFF_VNET_HDR
 private let offloads: UInt = 0x01 | 0x02 | 0x04  // TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6
 
-/// Opens the tap device `name` with packets that begin with a 10-byte virtio_net_hdr. The descriptor survives exec.
+/// Opens the tap device `name` with packets that begin with a 10-byte virtio_net_hdr. The descriptor survives
+/// exec.
 func openTap(_ name: String) throws(BuildError) -> Int32 {
   // IFNAMSIZ is 16 with the terminating zero.
   guard name.utf8.count < 16, !name.isEmpty else { throw BuildError("\(name) is not an interface name") }
@@ -28,7 +29,7 @@ func openTap(_ name: String) throws(BuildError) -> Int32 {
     switch reason {
     case EPERM:
       throw BuildError(
-        "no permission for tap device \(name); create it with: ip tuntap add \(name) mode tap user $USER vnet_hdr"
+        "no permission for tap device \(name); as root: ip tuntap add \(name) mode tap user $USER vnet_hdr"
       )
     case EBUSY: throw BuildError("tap device \(name) is in use by another process")
     default: throw BuildError("cannot use tap device \(name): \(String(cString: strerror(reason)))")

@@ -72,6 +72,19 @@ struct CommandTests {
     }
   }
 
+  @Test("A program may be named by a relative path")
+  func relativePath() throws {
+    let directory = try TemporaryDirectory()
+    try directory.write("program", MappedFile(Path("/usr/bin/env")).copy(), mode: 0o755)
+    let command = "cd \(directory.path) && \(swiftletPath()) build -o image ./program"
+    let outcome = try runProcess(["/bin/sh", "-c", command], environment: ["SWIFTLET_LIBOS=/bin/true"])
+    #expect(outcome.status == 0 && outcome.errors.isEmpty, "\(outcome.errors)")
+    try directory.read("image").withUnsafeBytes { buffer in
+      let program = try ImageReader(buffer).manifest.program
+      #expect(program == bytes(directory.path + "/program"))
+    }
+  }
+
   @Test("A directory becomes the root file system, its program checked")
   func rootDirectory() throws {
     let directory = try TemporaryDirectory()
@@ -82,6 +95,35 @@ struct CommandTests {
       ["build", "-o", image, "--root", directory.path + "/root", "--", "/program"], 125,
       "/program needs the program interpreter /lib64/ld-linux-x86-64.so.2")
     #expect(access(image, F_OK) != 0)
+  }
+
+  @Test("Additions and made-up directories go where the root's symbolic links lead")
+  func linksInRoot() throws {
+    let directory = try TemporaryDirectory()
+    let root = directory.path + "/root"
+    for name in ["", "/usr", "/usr/lib64", "/data", "/srv"] { mkdir(root + name, 0o755) }
+    symlink("usr/lib64", root + "/lib64")
+    symlink("data", root + "/var")
+    symlink(root, directory.path + "/link")
+    for (source, name) in [
+      ("/usr/bin/env", "env"), ("/lib64/ld-linux-x86-64.so.2", "usr/lib64/ld-linux-x86-64.so.2"),
+      ("/lib/x86_64-linux-gnu/libc.so.6", "usr/lib64/libc.so.6"),
+    ] {
+      try directory.write("root/" + name, MappedFile(Path(source)).copy(), mode: 0o755)
+    }
+    mkdir(directory.path + "/more", 0o755)
+    try directory.write("more/file", bytes("x"))
+    let outcome = try swiftlet([
+      "build", "-o", directory.path + "/image", "--root", directory.path + "/link",
+      "--add", "\(directory.path)/more:/lib64", "--", "/env",
+    ])
+    #expect(outcome.status == 0 && outcome.errors.isEmpty, "\(outcome.errors)")
+    try directory.read("image").withUnsafeBytes { buffer in
+      let reader = try ImageReader(buffer)
+      #expect(reader.data(of: "usr/lib64/file") == bytes("x"))
+      let paths = (0..<reader.entryCount).map { String(decoding: reader.entry($0).path, as: UTF8.self) }
+      #expect(paths.contains("data/tmp"))
+    }
   }
 
   @Test("A missing library is named, and so is who needs it")
@@ -157,6 +199,23 @@ struct CommandTests {
     ])
   func wrongOptions(arguments: [String], message: String) throws {
     try expectFailure(arguments, 125, message)
+  }
+
+  @Test("Help and version go to standard output with status 0")
+  func help() throws {
+    for arguments in [["--version"], ["--help"], ["run", "--help"], ["build", "--help"], ["doctor"]] {
+      let outcome = try swiftlet(arguments)
+      #expect(outcome.status == 0 && !outcome.output.isEmpty && outcome.errors.isEmpty)
+    }
+  }
+
+  @Test("A forwarded port starts passt, whose socket the image receives")
+  func userNetwork() throws {
+    guard access("/usr/bin/passt", X_OK) == 0 else { return }
+    // cat(1) as the libOS would need arguments; env(1) at least shows that passt started and the image ran.
+    let outcome = try swiftlet(["run", "-p", "127.0.0.1:28461:80", "env"], libOS: "/usr/bin/env")
+    #expect(outcome.status == 0 && outcome.errors.isEmpty, "\(outcome.errors)")
+    #expect(outcome.output.hasPrefix("SWIFTLET_LAUNCH_FD="))
   }
 
   @Test("A port in use is reported with the option that asked for it")
