@@ -92,6 +92,43 @@ import Testing
     #expect(client.takeError() == .connectionRefused)
   }
 
+  @Test("a refused connection can be tried again, and the retry survives a lost SYN")
+  func tryAgain() throws {
+    let simulation = Simulation()
+    let client = TCPConnection(simulation.a)
+    try client.connect(to: Endpoint(Simulation.addressB, 80), from: nil, now: simulation.now)
+    #expect(throws: NetworkError.already) {
+      try client.connect(to: Endpoint(Simulation.addressB, 80), from: nil, now: simulation.now)
+    }
+    simulation.run(100)
+    #expect(client.takeError() == .connectionRefused)
+    let listener = try simulation.b.listen(try simulation.b.reserveTCP(Endpoint(.any, 80)), backlog: 1)
+    var dropped = false
+    simulation.filter = { _, _ in
+      defer { dropped = true }
+      return !dropped
+    }
+    try client.connect(to: Endpoint(Simulation.addressB, 80), from: nil, now: simulation.now)
+    simulation.run(3000)
+    #expect(dropped && client.state == .established && listener.isReadable)
+    #expect(throws: NetworkError.isConnected) {
+      try client.connect(to: Endpoint(Simulation.addressB, 80), from: nil, now: simulation.now)
+    }
+  }
+
+  @Test("the user timeout ends a connection whose peer is silent")
+  func userTimeout() throws {
+    let simulation = Simulation()
+    let (client, _, _) = try simulation.connectedPair()
+    client.options.userTimeout = 5_000_000_000
+    simulation.filter = { _, _ in true }
+    _ = try write([1], to: client, now: simulation.now)
+    simulation.run(4000)
+    #expect(client.state == .established)
+    simulation.run(10_000)
+    #expect(client.takeError() == .timedOut)
+  }
+
   @Test("a neighbour that does not answer makes the host unreachable")
   func unreachable() throws {
     let simulation = Simulation()
