@@ -92,6 +92,43 @@ import Testing
     #expect(client.takeError() == .connectionRefused)
   }
 
+  @Test("a refused connection can be tried again, and the retry survives a lost SYN")
+  func tryAgain() throws {
+    let simulation = Simulation()
+    let client = TCPConnection(simulation.a)
+    try client.connect(to: Endpoint(Simulation.addressB, 80), from: nil, now: simulation.now)
+    #expect(throws: NetworkError.already) {
+      try client.connect(to: Endpoint(Simulation.addressB, 80), from: nil, now: simulation.now)
+    }
+    simulation.run(100)
+    #expect(client.takeError() == .connectionRefused)
+    let listener = try simulation.b.listen(try simulation.b.reserveTCP(Endpoint(.any, 80)), backlog: 1)
+    var dropped = false
+    simulation.filter = { _, _ in
+      defer { dropped = true }
+      return !dropped
+    }
+    try client.connect(to: Endpoint(Simulation.addressB, 80), from: nil, now: simulation.now)
+    simulation.run(3000)
+    #expect(dropped && client.state == .established && listener.isReadable)
+    #expect(throws: NetworkError.isConnected) {
+      try client.connect(to: Endpoint(Simulation.addressB, 80), from: nil, now: simulation.now)
+    }
+  }
+
+  @Test("the user timeout ends a connection whose peer is silent")
+  func userTimeout() throws {
+    let simulation = Simulation()
+    let (client, _, _) = try simulation.connectedPair()
+    client.options.userTimeout = 5_000_000_000
+    simulation.filter = { _, _ in true }
+    _ = try write([1], to: client, now: simulation.now)
+    simulation.run(4000)
+    #expect(client.state == .established)
+    simulation.run(10_000)
+    #expect(client.takeError() == .timedOut)
+  }
+
   @Test("a neighbour that does not answer makes the host unreachable")
   func unreachable() throws {
     let simulation = Simulation()
@@ -191,6 +228,34 @@ import Testing
     try client.connect(to: Endpoint(Simulation.addressB, 80), from: nil, now: simulation.now)
     simulation.run(100)
     #expect(listener.isReadable)
+  }
+
+  @Test("an honest client gets in while SYNs from nowhere flood the port")
+  func connectDuringFlood() throws {
+    let simulation = Simulation()
+    let listener = try simulation.b.listen(try simulation.b.reserveTCP(Endpoint(.any, 80)), backlog: 2)
+    let honest = TCPConnection(simulation.a)
+    for index in 0..<1000 {
+      let port = UInt16(2000 + index)
+      var frame = Frames.ipv4(
+        kind: 6,
+        payload: [
+          UInt8(port >> 8), UInt8(port & 255), 0, 80, 1, 2, 3, 4, 0, 0, 0, 0, 0x50, 2, 9, 9, 0, 0, 0, 0,
+        ])
+      frame.replaceSubrange(26..<34, with: [10, 0, 0, 1, 10, 0, 0, 2])
+      // A's answers to what it never asked would end the flood's handshakes: lose them.
+      simulation.filter = { fromA, bytes in fromA && bytes.count > 47 && bytes[23] == 6 && bytes[47] & 4 != 0
+      }
+      frame.withUnsafeBytes { simulation.b.receive(frame: $0, checksumValidated: true, now: simulation.now) }
+      if index == 600 {
+        try honest.connect(to: Endpoint(Simulation.addressB, 80), from: nil, now: simulation.now)
+      }
+      if index % 10 == 0 { simulation.run(1) }
+    }
+    simulation.run(50)
+    #expect(simulation.b.connectionCount <= 257)
+    #expect(honest.state == .established)
+    #expect(try listener.accept().remote == honest.local)
   }
 
   @Test("a new SYN reuses a conversation in TIME-WAIT")

@@ -1,13 +1,14 @@
 // Opening: active, passive and simultaneous (RFC 9293 section 3.5).
 
 extension TCPConnection {
-  /// Begins to connect; the observer hears when it is done. Throws `inProgress` never: a return means begun
-  /// (or, over loopback, already done: see `state`).
+  /// Begins to connect; the observer hears when it is done. A return means begun or, over loopback, already
+  /// done: see `state` and `takeError`. After a failure it may be tried again; a connection that once was
+  /// established is used up.
   public func connect(to target: Endpoint, from bound: PortReservation?, now: UInt64) throws(NetworkError) {
     if isConnecting { throw .already }
-    if state != .closed { throw .isConnected }
+    if state != .closed || wasConnected { throw .isConnected }
     let destination = target.address.isAny ? Endpoint(.loopback, target.port) : target
-    guard target.port != 0, !destination.address.isMulticast, destination.address != .broadcast
+    guard target.port != 0, !destination.address.isMulticast, !stack.isBroadcast(destination.address)
     else { throw .invalid }
     var source = bound?.endpoint ?? .any
     if source.address.isAny { source.address = try stack.sourceAddress(toward: destination.address) }
@@ -39,6 +40,8 @@ extension TCPConnection {
     timedSequence = sendNext
     timedStart = now
     isTiming = true
+    smoothedRoundTrip = 0
+    retransmitTimeout = TCPLimits.initialTimeout
     lastReceived = now
     usesSack = stack.offersSack
     usesTimestamps = stack.offersTimestamps

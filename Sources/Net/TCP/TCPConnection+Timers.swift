@@ -11,8 +11,20 @@ extension TCPConnection {
     sendRing.deallocate()
     sacked.removeAll()
     outOfOrder.removeAll()
+    stopTimers()
     releaseReservation()
     notify()
+  }
+
+  private func stopTimers() {
+    retransmitDeadline = .max
+    persistDeadline = .max
+    delayedAckDeadline = .max
+    keepAliveDeadline = .max
+    finWaitDeadline = .max
+    corkDeadline = .max
+    backoff = 0
+    unansweredSince = 0
   }
 
   func releaseReservation() {

@@ -62,9 +62,16 @@ public final class TCPListener {
     stack.drainLoopback(now)
   }
 
-  /// A SYN for this port. Over the bounds it is dropped, and the peer tries again.
+  /// A SYN for this port. With a full accept queue it is dropped, and the peer tries again. With too many open
+  /// handshakes a random one gives way: a flood loses most of its own, and an honest peer, who answers within
+  /// a round trip, is likely to be through by then.
   func receiveSyn(_ segment: TCPSegment, _ local: Endpoint, _ remote: Endpoint, _ now: UInt64) {
-    guard hasRoom, children.count < max(256, backlog) else { return }
+    guard hasRoom else { return }
+    if children.count >= max(256, backlog) {
+      let victim = children[stack.random.below(children.count)]
+      // A deferred connection is established for its peer, who must hear of the end.
+      if victim.state == .synReceived { victim.finish() } else { victim.abort(now: now) }
+    }
     let connection = TCPConnection(stack, options)
     connection.local = local
     connection.remote = remote
