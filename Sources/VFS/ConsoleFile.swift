@@ -5,26 +5,41 @@ public import Tasks
 public final class ConsoleInput: DeviceDriver {
   nonisolated(unsafe) public static let shared = ConsoleInput()
   let queue = WaitQueue()
-  /// Input has been seen since the last read that found none.
-  var mayBeReady = false
+  var buffer = PipeBuffer(capacity: 65536)
+  var hasEnded = false
 
   private init() {}
 
-  /// Somebody who would read is told; the host keeps the bytes. Polling stops until somebody wants more, since the
-  /// host's input stays ready.
+  /// Fetches what is there. The host is not watched any more until somebody wants more.
   public func handleInput() {
-    mayBeReady = true
+    fill()
+    guard buffer.count > 0 || hasEnded else { return }
     Devices.consoleReaders = 0
-    queue.wake(Readiness.readable.rawValue)
+    if !queue.isEmpty { queue.wake(Readiness.readable.rawValue) }
   }
 
-  /// Has the poller watch the host's input.
-  func watch() {
-    mayBeReady = false
-    if Devices.consoleReaders == 0 {
-      Devices.consoleReaders = 1
-      if let poller = Devices.poller, poller !== Thread.current { host.wakePoller() }
+  var isReadable: Bool { buffer.count > 0 || hasEnded }
+
+  private func fill() {
+    guard !isReadable else { return }
+    let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: 16384, alignment: 16)
+    defer { bytes.deallocate() }
+    do throws(Errno) {
+      let count = try host.readConsole(bytes)
+      if count <= 0 { hasEnded = true }
+      let read = UnsafeMutableRawBufferPointer(rebasing: bytes[..<max(0, min(count, bytes.count))])
+      _ = try buffer.append(UserSlice(kernel: read))
+    } catch {
+      if error != .again, error != .interrupted { hasEnded = true }
     }
+  }
+
+  /// Looks whether there is input; has the poller watch for it if not.
+  func watch() {
+    fill()
+    guard !isReadable, Devices.consoleReaders == 0 else { return }
+    Devices.consoleReaders = 1
+    if let poller = Devices.poller, poller !== Thread.current { host.wakePoller() }
   }
 }
 
@@ -44,29 +59,22 @@ public final class ConsoleFile: OpenFile {
   public override func readiness() -> Readiness {
     if stream != 0 { return .writable }
     let input = ConsoleInput.shared
-    if !input.mayBeReady { input.watch() }
-    return input.mayBeReady ? .readable : []
+    input.watch()
+    return input.isReadable ? .readable : []
   }
 
   public override func read(_ slice: UserSlice) throws(Errno) -> Int {
     guard isReadable else { throw .badFileDescriptor }
     guard slice.count > 0 else { return 0 }
     let input = ConsoleInput.shared
-    let size = min(slice.count, 65536)
-    let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: size, alignment: 16)
-    defer { bytes.deallocate() }
-    while true {
-      do throws(Errno) {
-        let count = try host.readConsole(bytes)
-        try slice.copyOut(UnsafeRawBufferPointer(rebasing: bytes[..<count]))
-        return count
-      } catch {
-        guard error == .again else { throw error }
-      }
-      input.watch()
+    input.watch()
+    while !input.isReadable {
       if isNonblocking { throw .again }
       try input.queue.sleep()
+      input.watch()
     }
+    // Nothing is left at the end: 0.
+    return try input.buffer.take(slice)
   }
 
   public override func write(_ slice: UserSlice) throws(Errno) -> Int {

@@ -1,0 +1,75 @@
+public import ABI
+public import Tasks
+
+/// struct termios of the kernel's TCGETS (asm-generic/termbits.h): 36 bytes.
+public struct TerminalSettings {
+  public var input: UInt32 = 0x500  // ICRNL | IXON
+  public var output: UInt32 = 0x5  // OPOST | ONLCR
+  public var control: UInt32 = 0xbf  // B38400 | CS8 | CREAD
+  public var local: UInt32 = 0x8a3b  // ISIG ICANON ECHO ECHOE ECHOK ECHOCTL ECHOKE IEXTEN
+  public var line: UInt8 = 0
+  /// The control characters, by the indexes of termios(3).
+  public var characters: [UInt8] = [3, 28, 127, 21, 4, 0, 1, 0, 17, 19, 26, 0, 18, 15, 23, 22, 0, 0, 0]
+
+  public init() {}
+
+  static let size = 36
+  /// _POSIX_VDISABLE
+  static let disabled: UInt8 = 0
+
+  enum Index {
+    static let interrupt = 0, quit = 1, erase = 2, kill = 3, endOfFile = 4, time = 5, minimum = 6
+    static let start = 8, stop = 9, suspend = 10, endOfLine = 11, reprint = 12, wordErase = 14,
+      literalNext = 15
+    static let endOfLine2 = 16
+  }
+
+  var stripsEighthBit: Bool { input & 0x20 != 0 }
+  var mapsNewlineToReturn: Bool { input & 0x40 != 0 }
+  var ignoresReturn: Bool { input & 0x80 != 0 }
+  var mapsReturnToNewline: Bool { input & 0x100 != 0 }
+  var hasFlowControl: Bool { input & 0x400 != 0 }
+  var anyRestarts: Bool { input & 0x800 != 0 }
+  var processesOutput: Bool { output & 1 != 0 }
+  var addsReturn: Bool { output & 4 != 0 }
+  var mapsReturnOnOutput: Bool { output & 8 != 0 }
+  var signals: Bool { local & 1 != 0 }
+  var isCanonical: Bool { local & 2 != 0 }
+  var echoes: Bool { local & 8 != 0 }
+  var echoesErase: Bool { local & 0x10 != 0 }
+  var echoesKill: Bool { local & 0x20 != 0 }
+  var echoesNewline: Bool { local & 0x40 != 0 }
+  var keepsQueues: Bool { local & 0x80 != 0 }
+  var stopsBackgroundOutput: Bool { local & 0x100 != 0 }
+  var echoesControls: Bool { local & 0x200 != 0 }
+  var erasesLineOnKill: Bool { local & 0x800 != 0 }
+  var isExtended: Bool { local & 0x8000 != 0 }
+
+  func matches(_ byte: UInt8, _ index: Int) -> Bool {
+    characters[index] != TerminalSettings.disabled && characters[index] == byte
+  }
+
+  /// The structure as a program sees it.
+  var bytes: [UInt8] {
+    var result: [UInt8] = []
+    for word in [input, output, control, local] {
+      for shift in [0, 8, 16, 24] as [UInt32] { result.append(UInt8(truncatingIfNeeded: word >> shift)) }
+    }
+    result.append(line)
+    result.append(contentsOf: characters)
+    return result
+  }
+
+  init(bytes: [UInt8]) {
+    func word(_ at: Int) -> UInt32 {
+      UInt32(bytes[at]) | UInt32(bytes[at + 1]) << 8 | UInt32(bytes[at + 2]) << 16 | UInt32(bytes[at + 3])
+        << 24
+    }
+    input = word(0)
+    output = word(4)
+    control = word(8)
+    local = word(12)
+    line = bytes[16]
+    characters = Array(bytes[17..<36])
+  }
+}
