@@ -16,4 +16,10 @@ uint32_t machine_exchange_user_word(uint32_t *word, uint32_t expected, uint32_t 
   __atomic_compare_exchange_n(word, seen, desired, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
   return 0;
 }
+// Tests keep the registers in memory: what was restored last is what is saved next.
+static _Thread_local unsigned char vector_state[832];
+void machine_save_vector_state(void *area) { memcpy(area, vector_state, sizeof vector_state); }
+void machine_restore_vector_state(void *area) { memcpy(vector_state, area, sizeof vector_state); }
+uint32_t machine_vector_state_size(void) { return sizeof vector_state; }
+uint64_t machine_vector_state_features(void) { return 7; }
 #endif

@@ -66,7 +66,6 @@ extension LinuxThread {
     do throws(Errno) {
       try UserSlice.store(UInt32(0), at: address)
       _ = try Futex.wake(address, count: 1, isShared: true, thread: self)
-      _ = try Futex.wake(address, count: 1, isShared: false, thread: self)
     } catch {}
   }
 }

@@ -80,6 +80,9 @@ public final class Process {
   /// Signal to the parent at the end: SIGCHLD, or what clone(2) asked for.
   public var exitSignal: Int32 = Signal.child
 
+  /// pid 1: signals without a handler do not reach it, unless from outside or raised by its own instructions.
+  var isProtected: Bool
+
   // Stops.
   var isStopping = false
   var stopSignal: Int32 = 0
@@ -113,6 +116,7 @@ public final class Process {
     self.parent = parent
     self.actions = actions
     startTime = now
+    isProtected = pid == 1
     processGroup = parent?.processGroup ?? pid
     session = parent?.session ?? pid
     addressSpaceIdentity = UInt(truncatingIfNeeded: pid)

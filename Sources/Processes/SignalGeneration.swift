@@ -83,22 +83,20 @@ extension Process {
     let isBlocked = thread.mask.union(thread.realMask).has(signal)
     if isBlocked { return false }
     let handler = actions[signal].handler
-    if isInit, !fromOutside, handler == SignalAction.defaultHandler { return true }
-    if SignalSet.unblockable.has(signal) { return false }
+    if isProtected, !fromOutside, handler == SignalAction.defaultHandler { return true }
+    if SignalSet.unblockable.has(signal) {
+      if fromOutside { isProtected = false }
+      return false
+    }
     if handler == SignalAction.ignoreHandler { return true }
     guard handler == SignalAction.defaultHandler else { return false }
     switch Signal.defaultAction(signal) {
     // SIGCONT without a handler has done all it does when it was sent.
     case .ignore, .resume: return true
     case .core, .stop, .terminate:
-      if isInit, fromOutside { noteOutside(signal) }
+      if fromOutside { isProtected = false }
       return false
     }
-  }
-
-  /// pid 1 without a handler ends on a termination signal from outside: at once, since delivery would protect it.
-  private func noteOutside(_ signal: Int32) {
-    if Signal.defaultAction(signal) != .stop { beginGroupExit(status: signal) }
   }
 
   func discard(_ signals: SignalSet) {

@@ -65,6 +65,13 @@ size_t machine_clear_user(void *destination, size_t count);
 // Compare-and-exchange on a word of a program. Returns 0 and the old value in *seen, or 1 on a fault.
 uint32_t machine_exchange_user_word(uint32_t *word, uint32_t expected, uint32_t desired, uint32_t *seen);
 #endif
+// The thread's vector registers, to and from an area of machine_vector_state_size() bytes at a multiple of 64:
+// XSAVE's standard format (512 bytes of FXSAVE where there is no XSAVE) with every feature of
+// machine_vector_state_features(), which is XCR0 (3 without XSAVE).
+void machine_save_vector_state(void *area);
+void machine_restore_vector_state(void *area);
+uint32_t machine_vector_state_size(void);
+uint64_t machine_vector_state_features(void);
 
 static inline uint32_t machine_load(const uint32_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
 static inline void machine_store(uint32_t *word, uint32_t value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
