@@ -62,5 +62,5 @@ let package = Package(
     .testTarget(name: "NetTests", dependencies: ["Net"]),
     .testTarget(name: "ImageTests", dependencies: ["Image", "ImageBuilder"]),
     .testTarget(name: "VFSTests", dependencies: ["VFS", "Tasks", "ABI"]),
-    .testTarget(name: "ProcessesTests", dependencies: ["Processes", "VFS", "Tasks", "ABI"]),
+    .testTarget(name: "ProcessesTests", dependencies: ["Processes", "VFS", "Tasks", "ABI", "CMachine"]),
   ])

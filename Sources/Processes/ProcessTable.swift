@@ -71,7 +71,20 @@ public enum ProcessTable {
     }
   }
 
-  static func remove(_ thread: LinuxThread) { threads[thread.tid] = nil }
+  /// Threads that have exited but may still run on their libOS stacks.
+  nonisolated(unsafe) public private(set) static var departing: [LinuxThread] = []
+
+  static func remove(_ thread: LinuxThread) {
+    threads[thread.tid] = nil
+    departing.append(thread)
+  }
+
+  /// Lets go of exited threads whose host threads have ended, as `hasEnded` says (the word of `endThread`); the
+  /// caller then reuses their blocks.
+  public static func reclaim(_ hasEnded: (LinuxThread) -> Bool) {
+    if !departing.isEmpty { departing.removeAll(where: hasEnded) }
+  }
+
   static func remove(_ process: Process) { processes[process.pid] = nil }
 
   /// Processes of a group, zombies too.
@@ -114,6 +127,7 @@ public enum ProcessTable {
   public static func reset() {
     processes = [:]
     threads = [:]
+    departing = []
     lastIdentifier = 0
     maximumIdentifier = 32768
     maximumThreads = 4096
