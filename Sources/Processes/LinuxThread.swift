@@ -20,7 +20,8 @@ public struct AlternateStack: BitwiseCopyable {
 
 /// What Linux knows of a thread. Kernel lock held for every call.
 public final class LinuxThread: Thread {
-  public let tid: Int32
+  /// Changes once at most: execve(2) gives the surviving thread the leader's number.
+  public internal(set) var tid: Int32
   /// Outlives the thread: the thread is on its way out while somebody else waits for the process already.
   public let process: Process
 

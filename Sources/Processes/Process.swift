@@ -95,6 +95,8 @@ public final class Process {
   // End.
   /// A group exit has begun: every thread ends at its next safe point.
   public internal(set) var isExiting = false
+  /// The thread that stays while execve(2) ends the others.
+  var survivor: LinuxThread?
   /// As wait(2) encodes it.
   public internal(set) var exitStatus: Int32 = 0
   public internal(set) var isZombie = false

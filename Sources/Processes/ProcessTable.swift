@@ -52,7 +52,7 @@ public enum ProcessTable {
   public static func createThread(
     in process: Process, block: UnsafeMutablePointer<thread_block>
   ) throws(Errno) -> LinuxThread {
-    if process.isExiting { throw .again }
+    if process.isExiting || process.survivor != nil { throw .again }
     let thread = LinuxThread(block: block, tid: try allocate(), process: process)
     process.threads.append(thread)
     threads[thread.tid] = thread
@@ -69,6 +69,12 @@ public enum ProcessTable {
       process.parent?.children.removeAll { $0 === process }
       processes[process.pid] = nil
     }
+  }
+
+  static func renumber(_ thread: LinuxThread, _ number: Int32) {
+    threads[thread.tid] = nil
+    thread.tid = number
+    threads[number] = thread
   }
 
   /// Threads that have exited but may still run on their libOS stacks.

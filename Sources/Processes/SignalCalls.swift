@@ -193,9 +193,9 @@ extension LinuxThread {
 
 extension ProcessTable {
   /// A signal of the terminal or the host for every process of a group; who is missing is not an error.
-  public static func notify(group: Int32, _ signal: Int32) {
+  public static func notify(group: Int32, _ signal: Int32, fromOutside: Bool = false) {
     for member in members(ofGroup: group) {
-      member.notify(SignalInformation(signal, code: SignalInformation.kernel))
+      member.notify(SignalInformation(signal, code: SignalInformation.kernel), fromOutside: fromOutside)
     }
   }
 }

@@ -18,7 +18,7 @@ extension LinuxThread {
     var call = number
     while true {
       machine_store(&block.pointee.attention, 0)
-      if process.isExiting { return .exit }
+      if process.ends(self) { return .exit }
       if process.isStopping {
         process.waitWhileStopped()
         continue

@@ -12,7 +12,7 @@ extension LinuxThread {
 
   var isInterrupted: Bool {
     if hasExited { return false }
-    if process.isExiting || process.isStopping { return true }
+    if process.isStopping || process.ends(self) { return true }
     return !pending.set.union(process.pending.set).subtracting(mask).isEmpty
   }
 
@@ -85,7 +85,7 @@ extension Process {
     let handler = actions[signal].handler
     if isProtected, !fromOutside, handler == SignalAction.defaultHandler { return true }
     if SignalSet.unblockable.has(signal) {
-      if fromOutside { isProtected = false }
+      if fromOutside, signal == Signal.kill { isProtected = false }
       return false
     }
     if handler == SignalAction.ignoreHandler { return true }
@@ -93,7 +93,8 @@ extension Process {
     switch Signal.defaultAction(signal) {
     // SIGCONT without a handler has done all it does when it was sent.
     case .ignore, .resume: return true
-    case .core, .stop, .terminate:
+    case .stop: return false
+    case .core, .terminate:
       if fromOutside { isProtected = false }
       return false
     }
@@ -155,7 +156,7 @@ extension Process {
 
   /// Called by a thread at its safe point while the process stops; returns when it goes on or ends.
   func waitWhileStopped() {
-    while isStopping, !isExiting {
+    while isStopping, !isExiting, survivor == nil {
       stoppedThreads += 1
       if stoppedThreads >= threads.count { reportStop() }
       do throws(Errno) { try stopQueue.sleep(interruptible: false) } catch {}

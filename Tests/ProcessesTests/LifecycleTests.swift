@@ -105,6 +105,27 @@ extension ProcessesTests {
       #expect(try world.sibling(of: second).tid == third.tid)
     }
 
+    @Test("execve ends the other threads, takes the leader's number and resets handlers")
+    func execution() throws {
+      let leader = try world.child(of: world.first)
+      let other = try world.sibling(of: leader)
+      world.enter(other)
+      _ = try other.signalAction(10, new: handler(0x4000))
+      let world = world
+      world.machine.whenParked = [
+        {
+          world.safePoint(leader)
+          world.enter(other)
+        }
+      ]
+      try other.process.endOtherThreads(other)
+      other.prepareForExecution()
+      #expect(leader.hasExited && other.tid == other.process.pid)
+      #expect(ProcessTable.thread(other.tid) === other && other.process.threads.count == 1)
+      #expect(other.process.actions[10].handler == SignalAction.defaultHandler)
+      #expect(!other.process.isExiting && !other.hasPendingInterrupt)
+    }
+
     @Test("futexes wake by count and bits, and requeue the rest")
     func futexes() throws {
       let word = UnsafeMutablePointer<UInt32>.allocate(capacity: 2)
