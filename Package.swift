@@ -63,5 +63,5 @@ let package = Package(
     .testTarget(name: "NetTests", dependencies: ["Net"]),
     .testTarget(name: "ImageTests", dependencies: ["Image", "ImageBuilder", "swiftlet"]),
     .testTarget(name: "VFSTests", dependencies: ["VFS", "Tasks", "ABI"]),
-    .testTarget(name: "ProcessesTests", dependencies: ["Processes", "VFS", "Tasks", "ABI"]),
+    .testTarget(name: "ProcessesTests", dependencies: ["Processes", "VFS", "Tasks", "ABI", "CMachine"]),
   ])

@@ -16,18 +16,25 @@ extension Process {
     for thread in threads { thread.interrupt() }
   }
 
-  /// Ends every thread but the caller, for execve(2), and waits until they have gone. EINTR when the process is to
-  /// end itself.
-  public func endOtherThreads(_ survivor: LinuxThread) throws(Errno) {
-    if isExiting { throw .interrupted }
-    isExiting = true
-    for thread in threads where thread !== survivor { thread.interrupt() }
+  /// Ends every thread but the caller, for execve(2), and waits until they have gone; the caller takes the leader's
+  /// number. EINTR when the process ends instead, or when another thread was first.
+  public func endOtherThreads(_ thread: LinuxThread) throws(Errno) {
+    if isExiting || survivor != nil { throw .interrupted }
+    survivor = thread
+    defer { survivor = nil }
+    for other in threads where other !== thread { other.interrupt() }
+    // Threads that a stop holds end too.
+    stopQueue.wake()
     while threads.count > 1 {
       do throws(Errno) { try exitQueue.sleep(interruptible: false) } catch {}
     }
-    isExiting = false
-    survivor.recalculatePending()
+    if isExiting { throw .interrupted }
+    if thread.tid != pid { ProcessTable.renumber(thread, pid) }
+    thread.recalculatePending()
   }
+
+  /// The thread is to end at its next safe point.
+  func ends(_ thread: LinuxThread) -> Bool { isExiting || (survivor != nil && survivor !== thread) }
 }
 
 extension LinuxThread {
@@ -66,7 +73,6 @@ extension LinuxThread {
     do throws(Errno) {
       try UserSlice.store(UInt32(0), at: address)
       _ = try Futex.wake(address, count: 1, isShared: true, thread: self)
-      _ = try Futex.wake(address, count: 1, isShared: false, thread: self)
     } catch {}
   }
 }

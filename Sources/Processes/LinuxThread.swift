@@ -20,8 +20,10 @@ public struct AlternateStack: BitwiseCopyable {
 
 /// What Linux knows of a thread. Kernel lock held for every call.
 public final class LinuxThread: Thread {
-  public let tid: Int32
-  public unowned(unsafe) let process: Process
+  /// Changes once at most: execve(2) gives the surviving thread the leader's number.
+  public internal(set) var tid: Int32
+  /// Outlives the thread: the thread is on its way out while somebody else waits for the process already.
+  public let process: Process
 
   /// Signals that wait until they are unblocked.
   public internal(set) var mask = SignalSet(rawValue: 0)

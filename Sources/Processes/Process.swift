@@ -84,6 +84,9 @@ public final class Process {
   /// Signal to the parent at the end: SIGCHLD, or what clone(2) asked for.
   public var exitSignal: Int32 = Signal.child
 
+  /// pid 1: signals without a handler do not reach it, unless from outside or raised by its own instructions.
+  var isProtected: Bool
+
   // Stops.
   var isStopping = false
   var stopSignal: Int32 = 0
@@ -96,6 +99,8 @@ public final class Process {
   // End.
   /// A group exit has begun: every thread ends at its next safe point.
   public internal(set) var isExiting = false
+  /// The thread that stays while execve(2) ends the others.
+  var survivor: LinuxThread?
   /// As wait(2) encodes it.
   public internal(set) var exitStatus: Int32 = 0
   public internal(set) var isZombie = false
@@ -117,6 +122,7 @@ public final class Process {
     self.parent = parent
     self.actions = actions
     startTime = now
+    isProtected = pid == 1
     processGroup = parent?.processGroup ?? pid
     session = parent?.session ?? pid
     addressSpaceIdentity = UInt(truncatingIfNeeded: pid)

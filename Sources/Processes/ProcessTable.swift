@@ -52,7 +52,7 @@ public enum ProcessTable {
   public static func createThread(
     in process: Process, block: UnsafeMutablePointer<thread_block>
   ) throws(Errno) -> LinuxThread {
-    if process.isExiting { throw .again }
+    if process.isExiting || process.survivor != nil { throw .again }
     let thread = LinuxThread(block: block, tid: try allocate(), process: process)
     process.threads.append(thread)
     threads[thread.tid] = thread
@@ -71,7 +71,26 @@ public enum ProcessTable {
     }
   }
 
-  static func remove(_ thread: LinuxThread) { threads[thread.tid] = nil }
+  static func renumber(_ thread: LinuxThread, _ number: Int32) {
+    threads[thread.tid] = nil
+    thread.tid = number
+    threads[number] = thread
+  }
+
+  /// Threads that have exited but may still run on their libOS stacks.
+  nonisolated(unsafe) public private(set) static var departing: [LinuxThread] = []
+
+  static func remove(_ thread: LinuxThread) {
+    threads[thread.tid] = nil
+    departing.append(thread)
+  }
+
+  /// Lets go of exited threads whose host threads have ended, as `hasEnded` says (the word of `endThread`); the
+  /// caller then reuses their blocks.
+  public static func reclaim(_ hasEnded: (LinuxThread) -> Bool) {
+    if !departing.isEmpty { departing.removeAll(where: hasEnded) }
+  }
+
   static func remove(_ process: Process) { processes[process.pid] = nil }
 
   /// Processes of a group, zombies too.
@@ -114,6 +133,7 @@ public enum ProcessTable {
   public static func reset() {
     processes = [:]
     threads = [:]
+    departing = []
     lastIdentifier = 0
     maximumIdentifier = 32768
     maximumThreads = 4096

@@ -39,7 +39,6 @@ extension LinuxThread {
       guard replaced == value else { continue }
       if value & LinuxThread.waiters != 0 {
         _ = try Futex.wake(address, count: 1, isShared: true, thread: self)
-        _ = try Futex.wake(address, count: 1, isShared: false, thread: self)
       }
       return
     }

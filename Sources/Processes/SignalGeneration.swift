@@ -12,7 +12,7 @@ extension LinuxThread {
 
   var isInterrupted: Bool {
     if hasExited { return false }
-    if process.isExiting || process.isStopping { return true }
+    if process.isStopping || process.ends(self) { return true }
     return !pending.set.union(process.pending.set).subtracting(mask).isEmpty
   }
 
@@ -83,22 +83,21 @@ extension Process {
     let isBlocked = thread.mask.union(thread.realMask).has(signal)
     if isBlocked { return false }
     let handler = actions[signal].handler
-    if isInit, !fromOutside, handler == SignalAction.defaultHandler { return true }
-    if SignalSet.unblockable.has(signal) { return false }
+    if isProtected, !fromOutside, handler == SignalAction.defaultHandler { return true }
+    if SignalSet.unblockable.has(signal) {
+      if fromOutside, signal == Signal.kill { isProtected = false }
+      return false
+    }
     if handler == SignalAction.ignoreHandler { return true }
     guard handler == SignalAction.defaultHandler else { return false }
     switch Signal.defaultAction(signal) {
     // SIGCONT without a handler has done all it does when it was sent.
     case .ignore, .resume: return true
-    case .core, .stop, .terminate:
-      if isInit, fromOutside { noteOutside(signal) }
+    case .stop: return false
+    case .core, .terminate:
+      if fromOutside { isProtected = false }
       return false
     }
-  }
-
-  /// pid 1 without a handler ends on a termination signal from outside: at once, since delivery would protect it.
-  private func noteOutside(_ signal: Int32) {
-    if Signal.defaultAction(signal) != .stop { beginGroupExit(status: signal) }
   }
 
   func discard(_ signals: SignalSet) {
@@ -157,7 +156,7 @@ extension Process {
 
   /// Called by a thread at its safe point while the process stops; returns when it goes on or ends.
   func waitWhileStopped() {
-    while isStopping, !isExiting {
+    while isStopping, !isExiting, survivor == nil {
       stoppedThreads += 1
       if stoppedThreads >= threads.count { reportStop() }
       do throws(Errno) { try stopQueue.sleep(interruptible: false) } catch {}
