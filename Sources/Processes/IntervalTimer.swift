@@ -63,20 +63,22 @@ public final class PosixTimer: Timer {
       overrun = overrun == .max ? .max : overrun + 1
       return
     }
-    isQueued = true
     var information = SignalInformation(signal, code: SignalInformation.timer)
     information.pid = identifier
     information.value = value
     do throws(Errno) {
       if tid == 0 { try process.send(information) } else { try ProcessTable.thread(tid)?.send(information) }
-    } catch { isQueued = false }
+    } catch {}
   }
 
-  var isQueued = false
+  /// Looked up, since the signal may have been discarded by an action that ignores it.
+  private var isQueued: Bool {
+    if tid == 0 { return process.pending.hasTimer(identifier) }
+    return ProcessTable.thread(tid)?.pending.hasTimer(identifier) ?? false
+  }
 
   /// The signal is being delivered: what it reports as overruns.
   func delivered() -> Int32 {
-    isQueued = false
     reportedOverrun = overrun
     overrun = 0
     return reportedOverrun

@@ -198,6 +198,11 @@ public struct PendingSignals {
     return found ?? SignalInformation(signal, code: SignalInformation.user)
   }
 
+  /// The signal of a POSIX timer waits here.
+  func hasTimer(_ identifier: Int32) -> Bool {
+    entries.contains { $0.code == SignalInformation.timer && $0.pid == identifier }
+  }
+
   mutating func discard(_ signals: SignalSet) {
     if set.isDisjoint(with: signals) { return }
     set.subtract(signals)

@@ -180,6 +180,15 @@ extension ProcessesTests {
       #expect(information?.value == 7)
       #expect(try child.process.timerOverrun(identifier) == 5)
       #expect(try child.process.intervalTimer(0).value == 45)
+      // A signal that is discarded does not silence the timer.
+      var ignoring = SignalAction()
+      ignoring.handler = SignalAction.ignoreHandler
+      Timers.run(now: world.machine.now + 10)
+      _ = try child.signalAction(40, new: ignoring)
+      #expect(!child.pendingAndBlocked.has(40))
+      _ = try child.signalAction(40, new: handler(0x4000))
+      Timers.run(now: world.machine.now + 30)
+      #expect(child.pendingAndBlocked.has(40))
       try child.process.deleteTimer(identifier)
       #expect(code { () throws(Errno) in try child.process.deleteTimer(identifier) } == 22)
       child.exit()
