@@ -316,6 +316,21 @@ memcmp:
   jnz 1b
 2: ret
 
+// double ceil(double), as code compiled without SSE calls it (argument on the stack, result in st0): hash tables size
+// themselves with it. Leaves the x87 registers that the program has as they are.
+.globl ceil
+ceil:
+  fldl 8(%rsp)
+  fnstcw -8(%rsp)
+  movzwl -8(%rsp), %eax
+  and $0xf3ff, %eax
+  or $0x0800, %eax
+  mov %ax, -16(%rsp)
+  fldcw -16(%rsp)
+  frndint
+  fldcw -8(%rsp)
+  ret
+
 // ---- start -------------------------------------------------------------------------------------------------------
 .section .text.start, "ax"
 .globl _start

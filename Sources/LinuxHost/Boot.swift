@@ -153,11 +153,16 @@ extension LinuxHost {
   public static func installTraps() { Signals.install() }
 
   /// Ends before anything runs: one line, status 125 as podman has it for its own errors.
-  public static func fail(_ text: StaticString) -> Never {
+  public static func fail(_ text: StaticString, status: Int32 = 125) -> Never {
     say("swiftlet: ")
     say(text)
     say("\n")
-    _ = LinuxCall.raw(LinuxCall.exitGroup, 125)
-    while true {}
+    endEverything(status: status)
   }
+
+  /// Ends with `status`, nothing having run.
+  public static func end(status: Int32) -> Never { endEverything(status: status) }
+
+  /// Where patched system-call sites jump to.
+  public static var gateAddress: UInt { UInt(address_of_gate_entry()) }
 }

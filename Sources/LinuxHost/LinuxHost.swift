@@ -217,7 +217,7 @@ public final class LinuxHost: HostInterface {
   /// Tells the supervisor, which ends every host process with itself.
   static func endEverything(status: Int32) -> Never {
     if machine_exchange(&hasExited, 1) == 0 { exitStatus = status }
-    _ = LinuxCall.raw(LinuxCall.exitGroup, 0)
+    _ = LinuxCall.raw(LinuxCall.exitGroup, Int(status))
     while true {}
   }
 }

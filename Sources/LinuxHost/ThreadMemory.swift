@@ -12,7 +12,7 @@ public final class ThreadStacks {
     var i = retired.count - 1
     while i >= 0 {
       let block = retired[i]
-      if machine_load(&block.pointee.park_word) == 0 {
+      if machine_load(&block.pointee.occupied) == 0 {
         retired.remove(at: i)
         ThreadStack.initialise(block)
         return block
@@ -22,9 +22,9 @@ public final class ThreadStacks {
     return try ThreadStack.make()
   }
 
-  /// `park_word` is 1 until the host thread has left the stack.
+  /// `occupied` is 1 until the host thread has left the stack.
   public func retire(_ block: UnsafeMutablePointer<thread_block>, inUse: Bool) {
-    machine_store(&block.pointee.park_word, inUse ? 1 : 0)
+    machine_store(&block.pointee.occupied, inUse ? 1 : 0)
     retired.append(block)
   }
 

@@ -17,6 +17,22 @@ public struct VirtualMemoryArea {
   public var frames: SharedFrames?
   public var isStack = false
   public var isHeap = false
+
+  public init(
+    start: UInt, end: UInt, protection: Protection, isShared: Bool, inode: Inode? = nil, offset: Int64 = 0,
+    path: Path? = nil, frames: SharedFrames? = nil, isStack: Bool = false, isHeap: Bool = false
+  ) {
+    self.start = start
+    self.end = end
+    self.protection = protection
+    self.isShared = isShared
+    self.inode = inode
+    self.offset = offset
+    self.path = path
+    self.frames = frames
+    self.isStack = isStack
+    self.isHeap = isHeap
+  }
 }
 
 /// Frames of anonymous shared memory, freed with the last area that shows them.

@@ -100,7 +100,7 @@ public struct Execution {
   }
 
   private func finish(_ process: Process) {
-    process.actions.resetForExecution()
+    process.threads[0].threadPointer = 0
     process.hasExecuted = true
     let slash = path.lastIndex(of: 0x2f)
     process.name = Array(path[(slash.map { $0 + 1 } ?? 0)...].prefix(15))

@@ -6,7 +6,7 @@ import VFS
 /// Makes and recycles the memory of threads; the host knows their layout.
 public protocol ThreadMemory: AnyObject {
   func make() throws(Errno) -> UnsafeMutablePointer<thread_block>
-  /// Gives it back once the host thread has gone; `block.park_word` is cleared then.
+  /// Gives it back once the host thread has gone; `block.occupied` is cleared then.
   func retire(_ block: UnsafeMutablePointer<thread_block>, inUse: Bool)
   /// Makes the calling host thread the thread of `block`, goes on there and never comes back.
   func `continue`(
@@ -102,10 +102,9 @@ extension LinuxThread {
     frame.pointee.rax = 0
     if frame.pointee.kind != 0 { frame.pointee.kind = UInt64(TRAP_RETURN) }
     if arguments.stack != 0 { frame.pointee.rsp = UInt64(arguments.stack) }
-    child.setMask(mask)
-    if !arguments.flags.contains(.memory) || arguments.flags.contains(.vfork) {
-      child.alternateStack = alternateStack
-    }
+    let flags = arguments.flags
+    child.inherit(from: self, sharesMemory: flags.contains(.memory) && !flags.contains(.vfork))
+    child.threadPointer = flags.contains(.setThreadPointer) ? arguments.threadPointer : threadPointer
     child.block.pointee.fs_base = arguments.flags.contains(.setThreadPointer) ? UInt64(arguments.threadPointer) : 0
   }
 

@@ -12,6 +12,16 @@ public struct ProcessCredentials {
   public var groups: [UInt32] = []
   public init() {}
   public var isPrivileged: Bool { effectiveUser == 0 }
+
+  /// Takes the ids of the image's user.
+  public mutating func become(user: UInt32, group: UInt32) {
+    realUser = user
+    effectiveUser = user
+    savedUser = user
+    realGroup = group
+    effectiveGroup = group
+    savedGroup = group
+  }
 }
 
 /// A soft and a hard limit (getrlimit(2)); `.max` is RLIM_INFINITY.
@@ -75,8 +85,8 @@ public final class Process {
   public var addressSpace = AddressSpace()
   /// The program's file, for /proc/PID/exe.
   public var executable: Path?
-  // Integration point: `var descriptors: FileDescriptorTable?`, from VFS.
-  // Integration point: `var fileSystem: FileSystemContext?`, from VFS.
+  public var descriptors = FileDescriptorTable()
+  public var fileSystem: FileSystemContext!
 
   // Signals.
   public var actions: SignalActions
@@ -145,6 +155,9 @@ public final class Process {
 
   /// pid 1, which ends the system when it ends and which signals without a handler do not reach.
   public var isInit: Bool { pid == 1 }
+
+  /// Another process uses the same descriptor table (CLONE_FILES without CLONE_THREAD).
+  public internal(set) var sharesDescriptors = false
 
   /// Tells the parent of a vfork(2) that it may go on.
   public func completeVfork() {

@@ -118,9 +118,14 @@ public func libosAttention(_ frame: UnsafeMutablePointer<trap_frame>) {
 func end(_ thread: LinuxThread, code: Int32 = 0) -> Never {
   let block = thread.block
   thread.exit(code: code)
+  ProcessTable.reclaim { (old: LinuxThread) in
+    old !== thread
+      && (old.block.pointee.thread != Unmanaged<Thread>.passUnretained(old).toOpaque()
+        || machine_load(&old.block.pointee.occupied) == 0)
+  }
   if thread.isBorrowing { thread.giveBack(startingProcess: false) }
   block.pointee.host_thread = 0
   threadMemory.retire(block, inUse: true)
   KernelLock.release()
-  host.endThread(clearing: &block.pointee.park_word)
+  host.endThread(clearing: &block.pointee.occupied)
 }

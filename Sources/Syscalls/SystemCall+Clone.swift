@@ -1,4 +1,5 @@
 import ABI
+import CMachine
 import Processes
 import Tasks
 import VFS
@@ -65,7 +66,7 @@ extension SystemCall {
     }
   }
 
-  func execute(_ path: [UInt8], _ arguments: [[UInt8]], _ environment: [[UInt8]]) throws(Errno) -> Int {
+  public func execute(_ path: [UInt8], _ arguments: [[UInt8]], _ environment: [[UInt8]]) throws(Errno) -> Int {
     let execution = try Execution(
       path: path, arguments: arguments.isEmpty ? [[]] : arguments, environment: environment
     ) { (name) throws(Errno) in try openProgram(name) }
@@ -86,7 +87,8 @@ extension SystemCall {
   /// Loads the program; past the point of no return a failure ends the process.
   func run(_ execution: Execution) {
     let process = process
-    process.willExecute()
+    thread.prepareForExecution()
+    process.descriptors.closeForExecution()
     do throws(Errno) {
       try execution.load(into: process.addressSpace, frame: frame, process: process)
     } catch {

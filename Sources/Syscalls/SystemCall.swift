@@ -12,6 +12,11 @@ public struct SystemCall {
   public let frame: UnsafeMutablePointer<trap_frame>
   public let number: Int
 
+  public init(frame: UnsafeMutablePointer<trap_frame>, number: Int) {
+    self.frame = frame
+    self.number = number
+  }
+
   @inline(__always) var a: UInt { UInt(frame.pointee.rdi) }
   @inline(__always) var b: UInt { UInt(frame.pointee.rsi) }
   @inline(__always) var c: UInt { UInt(frame.pointee.rdx) }

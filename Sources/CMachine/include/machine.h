@@ -40,6 +40,7 @@ struct thread_block {
   uint64_t host_process;        // 56: host's process id
   uint64_t host_thread;         // 64: host's thread id
   void *signal_stack;           // 72
+  uint32_t occupied;            // 80: a host thread runs on this memory; cleared by its last instruction
 };
 
 #if __STDC_HOSTED__

@@ -1,0 +1,97 @@
+import ABI
+import Image
+import LinuxHost
+import Processes
+import Syscalls
+import Tasks
+import VFS
+
+extension StartUp {
+  /// Builds the first process's world: files, descriptors, hooks.
+  func build() throws(Errno) {
+    let root = TemporaryFileSystem.makeRoot()
+    let owner = Credentials(user: 0, group: 0, groups: [])
+    let context = FileSystemContext(root: Path(inode: root, name: [], parent: nil), credentials: owner)
+    try unpack(into: root, context)
+    try mountSystem(context)
+    let process = thread.process
+    process.fileSystem = context
+    process.credentials.become(user: manifest.user.uid, group: manifest.user.gid)
+    try openConsole(process)
+    hook()
+    //try configureNetwork(context)
+    context.credentials = Credentials(user: manifest.user.uid, group: manifest.user.gid, groups: [])
+    if let place = try? context.resolve(manifest.workingDirectory), place.inode.isDirectory {
+      context.workingDirectory = place
+    }
+    if manifest.processes > 0 { ProcessTable.maximumThreads = Int(manifest.processes) }
+  }
+
+  /// Copies the image's archive into the root. Entries are checked: parents come first.
+  private func unpack(into root: Inode, _ context: FileSystemContext) throws(Errno) {
+    var inodes: [Inode?] = []
+    var directories: [[UInt8]: Inode] = [[]: root]
+    for i in 0..<reader.entryCount {
+      let entry = reader.entry(i)
+      let path = Array(entry.path)
+      if path.isEmpty {
+        try root.setAttributes(mode: entry.mode & 0o7777, user: entry.uid, group: entry.gid)
+        inodes.append(root)
+        continue
+      }
+      let cut = path.lastIndex(of: 0x2f)
+      let name = Array(path[(cut.map { $0 + 1 } ?? 0)...])
+      guard let parent = directories[cut.map { Array(path[..<$0]) } ?? []] else { throw .noSuchFile }
+      if let original = entry.hardLinkIndex, let inode = inodes[original] {
+        try parent.link(name, to: inode)
+        inodes.append(inode)
+        continue
+      }
+      let isLink = entry.mode & 0o170000 == 0o120000
+      let inode = try parent.create(
+        name, mode: entry.mode, user: entry.uid, group: entry.gid, device: UInt64(entry.rdev),
+        target: isLink ? Array(entry.data) : [])
+      if let file = inode as? TemporaryFile, entry.data.count > 0 {
+        _ = try file.write(UserSlice(kernel: entry.data), at: 0)
+      }
+      if inode.isDirectory { directories[path] = inode }
+      let time = entry.mtimeSeconds &* 1_000_000_000 &+ UInt64(entry.mtimeNanoseconds)
+      inode.status.modified = time
+      inodes.append(inode)
+    }
+  }
+
+  private func mountSystem(_ context: FileSystemContext) throws(Errno) {
+    let device = TemporaryFileSystem.makeRoot()
+    try DeviceTable.populate(device)
+    try mount(device, "/dev", context)
+    //try mount(ProcFileSystem.makeRoot(), "/proc", context)
+    //try mount(SysFileSystem.makeRoot(), "/sys", context)
+  }
+
+  private func mount(_ root: Inode, _ name: StaticString, _ context: FileSystemContext) throws(Errno) {
+    if (try? context.resolve(bytes(name))) == nil { try context.makeDirectory(bytes(name), mode: 0o755) }
+    MountTable.mount(root, on: try context.resolve(bytes(name)).inode)
+  }
+
+  private func openConsole(_ process: Process) throws(Errno) {
+    for stream in 0..<3 {
+      _ = try process.descriptors.install(ConsoleFile(stream: stream), closesOnExecution: false)
+    }
+  }
+
+  private func hook() {
+    ProcessTable.releaseResources = { process in
+      if !process.sharesDescriptors { process.descriptors.closeAll() }
+      process.addressSpace = AddressSpace()
+    }
+    ProcessTable.initEnded = { status in
+      host.exit(status: status & 0x7f == 0 ? (status >> 8) & 0xff : 128 + (status & 0x7f))
+    }
+    switch options.trace {
+    case .systemCalls: Trace.systemCalls = true
+    case .missing: Trace.missing = true
+    default: break
+    }
+  }
+}

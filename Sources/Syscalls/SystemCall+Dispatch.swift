@@ -1,0 +1,67 @@
+import ABI
+import CMachine
+import Processes
+import Tasks
+
+extension SystemCall {
+  /// Serves the call. ENOSYS for what is missing.
+  func dispatch() throws(Errno) -> Int {
+    if let result = try dispatchFile() { return result }
+    if let result = try dispatchSocket() { return result }
+    if let result = try dispatchProcess() { return result }
+    switch number {
+    case 9: return try mmap()
+    case 10: return try mprotect()
+    case 11: return try munmap()
+    case 12: return try brk()
+    case 15: return rt_sigreturn()
+    case 25: return try mremap()
+    case 26: return try msync()
+    case 27: return try mincore()
+    case 28: return try madvise()
+    case 56: return try clone()
+    case 57: return try fork()
+    case 58: return try vfork()
+    case 59: return try execve()
+    case 60: end(thread, code: int(a))
+    case 149, 150, 151, 152, 325: return try mlock()
+    case 158: return try archPrctl()
+    case 231:
+      thread.exitGroup(code: int(a))
+      end(thread)
+    case 435: return try clone3()
+    default:
+      Trace.missing(self)
+      throw .notImplemented
+    }
+  }
+
+  private func rt_sigreturn() -> Int {
+    thread.callNumber = nil
+    _ = thread.returnFromSignal(frame: frame)
+    frame.pointee.kind = UInt64(TRAP_RETURN)
+    machine_store(&thread.block.pointee.attention, 1)
+    return 0
+  }
+
+  /// Calls that SA_RESTART restarts when a plain wait was interrupted (signal(7)).
+  var isRestartable: Bool {
+    switch number {
+    case 0, 1, 16, 17, 18, 19, 20, 42, 43, 44, 45, 46, 47, 61, 72, 73, 202, 247, 257, 2, 288, 295, 296, 299, 307, 327,
+      328, 40, 275, 276:
+      true
+    default: false
+    }
+  }
+
+  /// Writing where nobody reads raises SIGPIPE, unless MSG_NOSIGNAL says not to.
+  var raisesBrokenPipe: Bool {
+    switch number {
+    case 1, 18, 20, 40, 275, 276, 278, 296, 328: true
+    case 44: d & 0x4000 == 0
+    case 46: c & 0x4000 == 0
+    case 307: d & 0x4000 == 0
+    default: false
+    }
+  }
+}
