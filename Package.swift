@@ -61,6 +61,6 @@ let package = Package(
 
     .testTarget(name: "NetTests", dependencies: ["Net"]),
     .testTarget(name: "ImageTests", dependencies: ["Image", "ImageBuilder"]),
-    .testTarget(name: "VFSTests", dependencies: ["VFS", "Tasks", "ABI"]),
+    .testTarget(name: "VFSTests", dependencies: ["VFS", "Sockets", "Tasks", "ABI", "CMachine"]),
     .testTarget(name: "ProcessesTests", dependencies: ["Processes", "VFS", "Tasks", "ABI"]),
   ])
