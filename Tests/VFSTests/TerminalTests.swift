@@ -58,6 +58,43 @@ import VFS
     }
   }
 
+  @Test func `Job control signals the foreground and stops the background`() throws {
+    try IPCFakeHost.run { (_) throws in
+      let control = FakeJobControl()
+      Terminal.jobControl = control
+      defer { Terminal.jobControl = nil }
+      let master = try TerminalMultiplexer.open(inode: PipeInodes.anonymous(mode: 0o020666), flags: 0o4002)
+      let slave = master.peer(flags: 0o4002)
+      #expect(control.currentTerminal === master.pair && master.pair.foreground == 7)
+      _ = try master.put("lost\u{3}")
+      #expect(control.signals == [[7, 2]])
+      #expect(errno { _ = try slave.text() } == .again)
+      control.currentGroup = 8
+      #expect(errno { _ = try slave.text() } == .interrupted)
+      #expect(control.signals.last == [8, 21])
+      #expect(try slave.put("x") == 1)
+      master.pair.settings.local |= 0x100
+      #expect(errno { _ = try slave.put("x") } == .interrupted)
+      #expect(control.signals.last == [8, 22])
+      control.currentGroup = 7
+      master.released()
+      #expect(control.signals.suffix(2) == [[7, 1], [7, 18]])
+      slave.released()
+    }
+  }
+
+  @Test func `A raw terminal loses nothing when its input is full`() throws {
+    try IPCFakeHost.run { (_) throws in
+      let (master, slave) = try pair()
+      master.pair.settings.local = 0
+      master.pair.settings.input = 0
+      #expect(try master.put([UInt8](repeating: 7, count: 5000)) == 4096)
+      #expect(try slave.get(5000).count == 4096)
+      slave.released()
+      master.released()
+    }
+  }
+
   @Test func `A pseudo-terminal hangs up when a side goes`() throws {
     try IPCFakeHost.run { (_) throws in
       let (master, slave) = try pair()
@@ -104,4 +141,18 @@ import VFS
       file.released()
     }
   }
+}
+
+/// A session of one leader, 7, that may pretend to be in another group.
+private final class FakeJobControl: TerminalJobControl {
+  var signals: [[Int32]] = []
+  var currentGroup: Int32 = 7
+  var currentSession: Int32 { 7 }
+  var currentIsSessionLeader: Bool { currentGroup == 7 }
+  var currentTerminal: Terminal?
+  func signalGroup(_ group: Int32, _ signal: Int32) { signals.append([group, signal]) }
+  func currentIgnoresOrBlocks(_ signal: Int32) -> Bool { false }
+  func isOrphaned(_ group: Int32) -> Bool { false }
+  func setControllingTerminal(_ terminal: Terminal?) { currentTerminal = terminal }
+  func isGroup(_ group: Int32, inSession session: Int32) -> Bool { true }
 }
