@@ -61,7 +61,7 @@ let package = Package(
       ], swiftSettings: strict),
 
     .testTarget(name: "NetTests", dependencies: ["Net"]),
-    .testTarget(name: "ImageTests", dependencies: ["Image", "ImageBuilder", "swiftlet"]),
-    .testTarget(name: "VFSTests", dependencies: ["VFS", "Tasks", "ABI"]),
+.testTarget(name: "ImageTests", dependencies: ["Image", "ImageBuilder", "swiftlet"]),
+    .testTarget(name: "VFSTests", dependencies: ["VFS", "Sockets", "Tasks", "ABI", "CMachine"]),
     .testTarget(name: "ProcessesTests", dependencies: ["Processes", "VFS", "Tasks", "ABI", "CMachine"]),
   ])

@@ -38,11 +38,13 @@ public enum Supervisor {
     _ = LinuxCall.raw(LinuxCall.archPrctl, 0x1001, Int(bitPattern: block))
     Seal.install()
     var idle = 0
+    var waiting: UInt64 = 0  // the user's signals that are still to be delivered
     while true {
-      let signal = wait(milliseconds: idle < 50 ? 1 : 10)
-      if signal == 17 { reap() } else if signal > 0 {
-        KernelLock.acquire()
-        deliver(Int32(signal))
+      let signal = wait(milliseconds: idle < 50 || waiting != 0 ? 1 : 10)
+      if signal == 17 { reap() } else if signal > 0 { waiting |= 1 << UInt64(signal) }
+      if waiting != 0, KernelLock.tryAcquire() {
+        for number in 1..<32 where waiting & (1 << UInt64(number)) != 0 { deliver(Int32(number)) }
+        waiting = 0
         KernelLock.release()
       }
       if Devices.isVacant {

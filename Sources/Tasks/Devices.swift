@@ -58,7 +58,7 @@ public enum Devices {
 
   /// The standby thread's turn while nobody polls: what is due is done, without sleeping.
   public static func stand() {
-    KernelLock.acquire()
+    guard KernelLock.tryAcquire() else { return }
     if poller == nil {
       Timers.run(now: host.monotonicNanoseconds)
       network?.handleInput()

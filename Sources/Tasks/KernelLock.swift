@@ -20,6 +20,9 @@ public struct KernelLock {
     }
   }
 
+  /// Takes the lock if it is free: for who must not wait for a holder that may be dead (the supervisor).
+  public static func tryAcquire() -> Bool { machine_compare_exchange(&word, 0, 1) != 0 }
+
   public static func release() {
     if machine_exchange(&word, 0) == 2 { host.unpark(word: &word) }
   }

@@ -91,9 +91,10 @@ public final class Pipe {
       if isNonblocking { throw .again }
       try readQueue.sleep(exclusive: duplexes == 0)
     }
+    let wasFull = buffer.space < Pipe.atomicSize
     let amount = try buffer.take(slice)
     // One writer is let in when an atomic write fits; it lets in the next.
-    if buffer.space >= Pipe.atomicSize { wakeWriters(.writable) }
+    if wasFull, buffer.space >= Pipe.atomicSize { wakeWriters(.writable) }
     if buffer.count > 0 { wakeReaders(.readable) }
     return amount
   }

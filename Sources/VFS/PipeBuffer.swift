@@ -81,12 +81,12 @@ public struct PipeBuffer {
     return true
   }
 
-  /// The byte `index` places behind the first.
+  /// The byte `index` places behind the first; 0 where there is none.
   public subscript(index: Int) -> UInt8 {
-    precondition(index >= 0 && index < count, "a byte that is not there")
+    guard index >= 0, index < count, let memory else { return 0 }
     var place = start + index
     if place >= size { place -= size }
-    return memory!.load(fromByteOffset: place, as: UInt8.self)
+    return memory.load(fromByteOffset: place, as: UInt8.self)
   }
 
   /// Copies out the first bytes, as many as fit, and leaves them in place.

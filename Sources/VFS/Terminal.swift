@@ -41,12 +41,13 @@ public class Terminal {
   final var lineEnds: [(end: Int, isEndOfFile: Bool)] = []
   /// The line that is being edited in canonical mode.
   final var line: [UInt8] = []
-  final var column = 0
   final var isStopped = false
   final var isHungUp = false
   private var isLiteral = false
 
   public init() {}
+
+  deinit { input.discard() }
 
   /// Sends bytes to the display; how many were taken.
   func display(_ bytes: [UInt8]) -> Int { bytes.count }
@@ -139,7 +140,7 @@ public class Terminal {
 
   private func insert(_ byte: UInt8) {
     // The last place is kept for the end of the line.
-    guard inputSpace > (byte == 10 ? 0 : 1) else { return }
+    guard inputSpace > (settings.isCanonical && byte != 10 ? 1 : 0) else { return }
     if settings.isCanonical { line.append(byte) } else { _ = input.append(byte) }
     echo(byte)
   }

@@ -14,6 +14,8 @@ public final class PseudoTerminal: Terminal {
 
   init(number: Int) { self.number = number }
 
+  deinit { output.discard() }
+
   override var displaySpace: Int { output.space }
 
   override func display(_ bytes: [UInt8]) -> Int {
