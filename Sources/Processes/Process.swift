@@ -75,8 +75,9 @@ public final class Process {
   public var addressSpace = AddressSpace()
   /// The program's file, for /proc/PID/exe.
   public var executable: Path?
-  // Integration point: `var descriptors: FileDescriptorTable?`, from VFS.
-  // Integration point: `var fileSystem: FileSystemContext?`, from VFS.
+  public var descriptors = FileDescriptorTable()
+  /// Set before the first process runs; inherited by all others.
+  public var fileSystem: FileSystemContext!
 
   // Signals.
   public var actions: SignalActions
@@ -139,6 +140,9 @@ public final class Process {
   /// What clone(2) gives a child process, by its flags.
   func inherit(from other: Process, _ flags: CloneFlags) {
     executable = other.executable
+    if flags.contains(.files) { other.descriptors.users += 1 }
+    descriptors = flags.contains(.files) ? other.descriptors : other.descriptors.copy()
+    if let context = other.fileSystem { fileSystem = flags.contains(.fileSystem) ? context : context.copy() }
     addressSpace = flags.contains(.memory) ? other.addressSpace : other.addressSpace.copy()
     if flags.contains(.memory) { addressSpaceIdentity = other.addressSpaceIdentity }
   }
