@@ -11,7 +11,8 @@ extension SystemCall {
   }
 
   func chmod() throws(Errno) -> Int {
-    try process.fileSystem.changeMode(try place(SystemCall.workingDirectory, a, flags: 0), unsigned(b) & 0o7777)
+    try process.fileSystem.changeMode(
+      try place(SystemCall.workingDirectory, a, flags: 0), unsigned(b) & 0o7777)
     return 0
   }
 
@@ -33,7 +34,9 @@ extension SystemCall {
   }
 
   func chown() throws(Errno) -> Int { try own(try place(SystemCall.workingDirectory, a, flags: 0), b, c) }
-  func lchown() throws(Errno) -> Int { try own(try place(SystemCall.workingDirectory, a, flags: 0x100), b, c) }
+  func lchown() throws(Errno) -> Int {
+    try own(try place(SystemCall.workingDirectory, a, flags: 0x100), b, c)
+  }
   func fchown() throws(Errno) -> Int { try own(try described(int(a)), b, c) }
   func fchownat() throws(Errno) -> Int {
     guard unsigned(e) & ~0x1100 == 0 else { throw .invalid }
@@ -43,7 +46,9 @@ extension SystemCall {
   // MARK: Times
 
   /// nil leaves a time; `isNow`: both are the present, which anybody who may write can set (utimensat(2)).
-  private func setTimes(_ path: Path, _ accessed: UInt64?, _ modified: UInt64?, isNow: Bool) throws(Errno) -> Int {
+  private func setTimes(_ path: Path, _ accessed: UInt64?, _ modified: UInt64?, isNow: Bool) throws(Errno)
+    -> Int
+  {
     let credentials = process.fileSystem.credentials
     if !credentials.isPrivileged, credentials.user != path.inode.status.user {
       guard isNow else { throw .notPermitted }

@@ -29,7 +29,9 @@ extension SystemCall {
   func pipe() throws(Errno) -> Int { try makePipe(0) }
   func pipe2() throws(Errno) -> Int { try makePipe(unsigned(b)) }
 
-  func eventfd() throws(Errno) -> Int { try install(EventFile(initial: unsigned(a), flags: 0), closes: false) }
+  func eventfd() throws(Errno) -> Int {
+    try install(EventFile(initial: unsigned(a), flags: 0), closes: false)
+  }
   func eventfd2() throws(Errno) -> Int {
     guard unsigned(b) & ~0o2004001 == 0 else { throw .invalid }
     return try install(EventFile(initial: unsigned(a), flags: unsigned(b)), closes: unsigned(b) & closes != 0)
@@ -40,7 +42,7 @@ extension SystemCall {
     guard unsigned(b) & ~0x1b == 0 else { throw .invalid }
     let name = try UserSlice.string(a)
     guard name.count <= 249 else { throw .invalid }
-    let context = process.fileSystem!
+    let context: FileSystemContext = process.fileSystem
     let file = try MemoryFile.make(
       name: name, root: context.root, user: context.credentials.user, group: context.credentials.group)
     return try install(file, closes: unsigned(b) & 1 != 0)
@@ -132,7 +134,9 @@ extension SystemCall {
   // MARK: poll(2)
 
   private func poll(deadline: UInt64) throws(Errno) -> Int {
-    guard unsigned(b) <= UInt32(clamping: process.limits[ResourceLimit.openFiles].soft) else { throw .invalid }
+    guard unsigned(b) <= UInt32(clamping: process.limits[ResourceLimit.openFiles].soft) else {
+      throw .invalid
+    }
     let table = process.descriptors
     return try Poll.poll(try UserSlice(a, Int(unsigned(b)) * 8), deadline: deadline) { table.find($0) }
   }
@@ -155,7 +159,9 @@ extension SystemCall {
 
   private func select(deadline: UInt64) throws(Errno) -> Int {
     let table = process.descriptors
-    return try Poll.select(count: Int(int(a)), read: b, write: c, except: d, deadline: deadline) { table.find($0) }
+    return try Poll.select(count: Int(int(a)), read: b, write: c, except: d, deadline: deadline) {
+      table.find($0)
+    }
   }
 
   func select() throws(Errno) -> Int {

@@ -54,7 +54,9 @@ extension SystemCall {
     }
   }
 
-  private func open(_ descriptor: Int32, _ address: UInt, _ flags: UInt32, _ mode: UInt32) throws(Errno) -> Int {
+  private func open(_ descriptor: Int32, _ address: UInt, _ flags: UInt32, _ mode: UInt32) throws(Errno)
+    -> Int
+  {
     let name = try UserSlice.string(address)
     let isUnnamed = flags & 0o20200000 == 0o20200000
     if isUnnamed, flags & 3 == 0 { throw .invalid }

@@ -26,7 +26,8 @@ extension SystemCall {
       return try install(file, closes: command == 1030, minimum: Int(c))
     case 1: return try table.closesOnExecution(int(a)) ? 1 : 0
     case 2: try table.setClosesOnExecution(int(a), c & 1 != 0)
-    case 3: return Int(file.flags & ~SystemCall.closesOnExecution | (file.flags & 0o10000000 == 0 ? 0o100000 : 0))
+    case 3:
+      return Int(file.flags & ~SystemCall.closesOnExecution | (file.flags & 0o10000000 == 0 ? 0o100000 : 0))
     default: return try control(try self.file(int(a)), command)
     }
     return 0

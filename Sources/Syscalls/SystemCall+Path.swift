@@ -18,7 +18,9 @@ extension SystemCall {
   func mkdir() throws(Errno) -> Int { try makeDirectory(here, a, unsigned(b)) }
   func mkdirat() throws(Errno) -> Int { try makeDirectory(int(a), b, unsigned(c)) }
 
-  private func makeNode(_ descriptor: Int32, _ address: UInt, _ mode: UInt32, _ device: UInt32) throws(Errno) -> Int {
+  private func makeNode(_ descriptor: Int32, _ address: UInt, _ mode: UInt32, _ device: UInt32) throws(Errno)
+    -> Int
+  {
     let name = try UserSlice.string(address)
     let type = mode & 0o170000
     guard [0, 0o100000, 0o010000, 0o020000, 0o060000, 0o140000].contains(type) else {
@@ -47,7 +49,9 @@ extension SystemCall {
   func symlinkat() throws(Errno) -> Int { try makeSymlink(a, int(b), c) }
 
   /// linkat(2): AT_SYMLINK_FOLLOW (0x400), AT_EMPTY_PATH (0x1000).
-  private func makeLink(_ from: Int32, _ old: UInt, _ to: Int32, _ new: UInt, _ flags: UInt32) throws(Errno) -> Int {
+  private func makeLink(_ from: Int32, _ old: UInt, _ to: Int32, _ new: UInt, _ flags: UInt32) throws(Errno)
+    -> Int
+  {
     guard flags & ~0x1400 == 0 else { throw .invalid }
     let source = try place(from, old, flags: flags & 0x1000 | (flags & 0x400 == 0 ? 0x100 : 0))
     let name = try UserSlice.string(new)
@@ -73,7 +77,9 @@ extension SystemCall {
     return try remove(int(a), b, directory: unsigned(c) != 0)
   }
 
-  private func rename(_ from: Int32, _ old: UInt, _ to: Int32, _ new: UInt, _ flags: UInt32) throws(Errno) -> Int {
+  private func rename(_ from: Int32, _ old: UInt, _ to: Int32, _ new: UInt, _ flags: UInt32) throws(Errno)
+    -> Int
+  {
     let name = try UserSlice.string(old)
     let newName = try UserSlice.string(new)
     try process.fileSystem.rename(
@@ -87,7 +93,9 @@ extension SystemCall {
 
   // MARK: Reading links and directories
 
-  private func readLink(_ descriptor: Int32, _ address: UInt, _ buffer: UInt, _ size: UInt) throws(Errno) -> Int {
+  private func readLink(_ descriptor: Int32, _ address: UInt, _ buffer: UInt, _ size: UInt) throws(Errno)
+    -> Int
+  {
     guard int(size) > 0 else { throw .invalid }
     // An empty name means the link that an O_PATH descriptor holds.
     let path = try place(descriptor, address, flags: descriptor == here ? 0x100 : 0x1100)
@@ -154,7 +162,7 @@ extension SystemCall {
 
   /// getcwd(2): the length with the NUL. ENOENT for a removed directory, ERANGE.
   func getcwd() throws(Errno) -> Int {
-    let context = process.fileSystem!
+    let context: FileSystemContext = process.fileSystem
     guard context.workingDirectory.inode.status.links > 0 else { throw .noSuchFile }
     var names: [[UInt8]] = []
     var place = context.workingDirectory

@@ -76,14 +76,17 @@ extension SystemCall {
   }
 
   /// `offset` nil: the file's own.
-  private func transfer(_ file: OpenFile, _ slice: UserSlice, _ offset: Int64?, writes: Bool) throws(Errno) -> Int {
+  private func transfer(_ file: OpenFile, _ slice: UserSlice, _ offset: Int64?, writes: Bool) throws(Errno)
+    -> Int
+  {
     if let offset { return writes ? try file.write(slice, at: offset) : try file.read(slice, at: offset) }
     return writes ? try file.write(slice) : try file.read(slice)
   }
 
   /// One transfer over several buffers. A regular file takes them one by one; for others they must be one read or
   /// one write: a datagram, an atomic write to a pipe, a read that does not wait for more.
-  func transfer(_ file: OpenFile, _ slices: [UserSlice], _ offset: Int64?, writes: Bool) throws(Errno) -> Int {
+  func transfer(_ file: OpenFile, _ slices: [UserSlice], _ offset: Int64?, writes: Bool) throws(Errno) -> Int
+  {
     if slices.count == 1 { return try transfer(file, slices[0], offset, writes: writes) }
     guard !slices.isEmpty else { return try transfer(file, try UserSlice(0, 0), offset, writes: writes) }
     if !file.inode.isRegular {

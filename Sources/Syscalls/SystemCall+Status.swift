@@ -115,7 +115,7 @@ struct ExtendedStatus: BitwiseCopyable {
 extension SystemCall {
   /// The file that a descriptor and a name mean, by the flags AT_SYMLINK_NOFOLLOW (0x100) and AT_EMPTY_PATH (0x1000).
   func place(_ descriptor: Int32, _ address: UInt, flags: UInt32) throws(Errno) -> Path {
-    let context = process.fileSystem!
+    let context: FileSystemContext = process.fileSystem
     let name = address == 0 && flags & 0x1000 != 0 ? [] : try UserSlice.string(address)
     if name.isEmpty, flags & 0x1000 != 0 {
       if descriptor == SystemCall.workingDirectory { return context.workingDirectory }
@@ -125,7 +125,9 @@ extension SystemCall {
     return try context.resolve(name, at: try start(descriptor, name), followLast: flags & 0x100 == 0)
   }
 
-  private func status(_ descriptor: Int32, _ address: UInt, _ target: UInt, _ flags: UInt32) throws(Errno) -> Int {
+  private func status(_ descriptor: Int32, _ address: UInt, _ target: UInt, _ flags: UInt32) throws(Errno)
+    -> Int
+  {
     let path = try place(descriptor, address, flags: flags)
     try UserSlice.store(LinuxStatus(path.inode.currentStatus()), at: target)
     return 0
@@ -156,7 +158,9 @@ extension SystemCall {
   }
 
   /// faccessat2(2): the real ids decide unless AT_EACCESS (0x200) is given.
-  private func access(_ descriptor: Int32, _ address: UInt, _ mode: UInt32, _ flags: UInt32) throws(Errno) -> Int {
+  private func access(_ descriptor: Int32, _ address: UInt, _ mode: UInt32, _ flags: UInt32) throws(Errno)
+    -> Int
+  {
     guard mode & ~7 == 0, flags & ~0x1300 == 0 else { throw .invalid }
     let path = try place(descriptor, address, flags: flags)
     guard mode != 0 else { return 0 }
@@ -178,13 +182,16 @@ extension SystemCall {
   private func store(_ inode: Inode, at target: UInt) throws(Errno) {
     let device = inode.status.device
     // f_type: TMPFS_MAGIC, PROC_SUPER_MAGIC has its own device, PIPEFS_MAGIC for what has no name.
-    let type: Int64 = device == TemporaryFileSystem.device ? 0x0102_1994 : device == 0xd ? 0x5049_5045 : 0x9fa0
+    let type: Int64 =
+      device == TemporaryFileSystem.device ? 0x0102_1994 : device == 0xd ? 0x5049_5045 : 0x9fa0
     let isMemory = device == TemporaryFileSystem.device
     let total = isMemory ? Int64(frames.totalFrames) : 0
     let free = isMemory ? Int64(frames.freeFrames) : 0
     let head: (Int64, Int64, Int64, Int64, Int64, Int64, Int64) = (type, 4096, total, free, free, total, free)
     // f_fsid, f_namelen, f_frsize, f_flags, f_spare
-    let tail: (UInt64, Int64, Int64, Int64, Int64, Int64, Int64, Int64) = (device, 255, 4096, 0x20, 0, 0, 0, 0)
+    let tail: (UInt64, Int64, Int64, Int64, Int64, Int64, Int64, Int64) = (
+      device, 255, 4096, 0x20, 0, 0, 0, 0
+    )
     try UserSlice.store(head, at: target)
     try UserSlice.store(tail, at: target &+ 56)
   }

@@ -27,7 +27,9 @@ public final class FileDescriptorTable {
   }
 
   /// Puts the file at the lowest free descriptor from `minimum` on. EMFILE, EINVAL (minimum past the limit).
-  public func install(_ file: OpenFile, closesOnExecution closes: Bool, minimum: Int = 0) throws(Errno) -> Int32 {
+  public func install(_ file: OpenFile, closesOnExecution closes: Bool, minimum: Int = 0) throws(Errno)
+    -> Int32
+  {
     guard minimum < limit else { throw .invalid }
     var place = max(minimum, lowestFree)
     while place < files.count, files[place] != nil { place += 1 }
