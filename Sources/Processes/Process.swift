@@ -86,6 +86,7 @@ public final class Process {
   /// The program's file, for /proc/PID/exe.
   public var executable: Path?
   public var descriptors = FileDescriptorTable()
+  /// Set before the first process runs; inherited by all others.
   public var fileSystem: FileSystemContext!
 
   // Signals.
@@ -149,6 +150,9 @@ public final class Process {
   /// What clone(2) gives a child process, by its flags.
   func inherit(from other: Process, _ flags: CloneFlags) {
     executable = other.executable
+    if flags.contains(.files) { other.descriptors.users += 1 }
+    descriptors = flags.contains(.files) ? other.descriptors : other.descriptors.copy()
+    if let context = other.fileSystem { fileSystem = flags.contains(.fileSystem) ? context : context.copy() }
     addressSpace = flags.contains(.memory) ? other.addressSpace : other.addressSpace.copy()
     if flags.contains(.memory) { addressSpaceIdentity = other.addressSpaceIdentity }
   }

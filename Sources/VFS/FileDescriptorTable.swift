@@ -8,6 +8,8 @@ public final class FileDescriptorTable {
   private var lowestFree = 0
   /// RLIMIT_NOFILE.
   public var limit = 1024
+  /// Processes that share the table (CLONE_FILES).
+  public var users = 1
 
   public init() {}
 
@@ -25,7 +27,9 @@ public final class FileDescriptorTable {
   }
 
   /// Puts the file at the lowest free descriptor from `minimum` on. EMFILE, EINVAL (minimum past the limit).
-  public func install(_ file: OpenFile, closesOnExecution closes: Bool, minimum: Int = 0) throws(Errno) -> Int32 {
+  public func install(_ file: OpenFile, closesOnExecution closes: Bool, minimum: Int = 0) throws(Errno)
+    -> Int32
+  {
     guard minimum < limit else { throw .invalid }
     var place = max(minimum, lowestFree)
     while place < files.count, files[place] != nil { place += 1 }
@@ -50,14 +54,26 @@ public final class FileDescriptorTable {
     guard descriptor >= 0, Int(descriptor) < limit else { throw .badFileDescriptor }
     let old = find(descriptor)
     put(file, at: Int(descriptor), closes)
-    if let old { FileDescriptorTable.drop(old) }
+    if let old { forget(old) }
   }
 
   public func close(_ descriptor: Int32) throws(Errno) {
     let file = try file(descriptor)
     files[Int(descriptor)] = nil
     lowestFree = min(lowestFree, Int(descriptor))
+    forget(file)
+  }
+
+  /// Record locks of the process on a file end when it closes any descriptor of that file (fcntl(2)).
+  private func forget(_ file: OpenFile) {
+    file.inode.recordLocks?.release(ObjectIdentifier(self))
     FileDescriptorTable.drop(file)
+  }
+
+  /// The end of a process: what only it has open is closed.
+  public func leave() {
+    users -= 1
+    if users == 0 { closeAll() }
   }
 
   public func closesOnExecution(_ descriptor: Int32) throws(Errno) -> Bool {
@@ -109,6 +125,8 @@ public final class FileDescriptorTable {
     file.references -= 1
     if file.references == 0 {
       Epoll.forget(file)
+      file.inode.recordLocks?.release(ObjectIdentifier(file))
+      file.inode.fileLocks?.release(ObjectIdentifier(file))
       file.released()
     }
   }

@@ -28,6 +28,10 @@ public struct FileStatus {
 /// walk); these calls do the work. Directory calls on anything else give ENOTDIR.
 open class Inode {
   public final var status: FileStatus
+  /// Locks of fcntl(2), made when the first is asked for.
+  public final var recordLocks: RecordLocks?
+  /// Locks of flock(2), which know nothing of the others.
+  public final var fileLocks: RecordLocks?
 
   public init(status: FileStatus) { self.status = status }
 

@@ -1,0 +1,178 @@
+import ABI
+import Processes
+import Tasks
+import VFS
+
+/// `struct flock` of x86-64 (asm-generic/fcntl.h).
+struct LinuxLock: BitwiseCopyable {
+  var type: Int16 = 0
+  var whence: Int16 = 0
+  var padding: Int32 = 0
+  var start: Int64 = 0
+  var length: Int64 = 0
+  var process: Int32 = 0
+  var morePadding: Int32 = 0
+}
+
+/// fcntl(2), flock(2), ioctl(2), fsync(2) and their relatives.
+extension SystemCall {
+  func fcntl() throws(Errno) -> Int {
+    let command = int(b)
+    let table = process.descriptors
+    let file = try description(int(a))
+    switch command {
+    case 0, 1030:
+      guard c <= UInt(Int32.max) else { throw .invalid }
+      return try install(file, closes: command == 1030, minimum: Int(c))
+    case 1: return try table.closesOnExecution(int(a)) ? 1 : 0
+    case 2: try table.setClosesOnExecution(int(a), c & 1 != 0)
+    case 3:
+      return Int(file.flags & ~SystemCall.closesOnExecution | (file.flags & 0o10000000 == 0 ? 0o100000 : 0))
+    default: return try control(try self.file(int(a)), command)
+    }
+    return 0
+  }
+
+  private func control(_ file: OpenFile, _ command: Int32) throws(Errno) -> Int {
+    switch command {
+    case 4:
+      // O_APPEND, O_NONBLOCK, O_ASYNC, O_DIRECT and O_NOATIME can change.
+      let changeable: UInt32 = 0o1066000
+      file.flags = file.flags & ~changeable | unsigned(c) & changeable
+    case 5, 36: return try queryLock(file, isOpenFileLock: command == 36)
+    case 6, 7: try setLock(file, isOpenFileLock: false, waits: command == 7)
+    case 37, 38: try setLock(file, isOpenFileLock: true, waits: command == 38)
+    case 8, 9, 10, 11: return 0  // F_SETOWN, F_GETOWN, F_SETSIG, F_GETSIG: no SIGIO is ever sent.
+    case 1031:
+      guard let pipe = file as? PipeFile else { throw .badFileDescriptor }
+      return try pipe.setCapacity(Int(int(c)))
+    case 1032:
+      guard let pipe = file as? PipeFile else { throw .badFileDescriptor }
+      return pipe.capacity
+    default: throw .invalid
+    }
+    return 0
+  }
+
+  // MARK: Locks
+
+  private func range(_ lock: LinuxLock, _ file: OpenFile, isOpenFileLock: Bool) throws(Errno) -> RecordLock {
+    guard (0...2).contains(lock.type) else { throw .invalid }
+    if isOpenFileLock, lock.process != 0 { throw .invalid }
+    let base: Int64
+    switch lock.whence {
+    case 0: base = 0
+    case 1: base = file.offset
+    case 2: base = file.inode.status.size
+    default: throw .invalid
+    }
+    var (start, overflow) = base.addingReportingOverflow(lock.start)
+    guard !overflow else { throw .overflow }
+    var end = Int64.max
+    if lock.length > 0 {
+      (end, overflow) = start.addingReportingOverflow(lock.length)
+      guard !overflow else { throw .overflow }
+    } else if lock.length < 0 {
+      end = start
+      (start, overflow) = start.addingReportingOverflow(lock.length)
+      guard !overflow else { throw .invalid }
+    }
+    guard start >= 0 else { throw .invalid }
+    return RecordLock(
+      owner: isOpenFileLock ? ObjectIdentifier(file) : ObjectIdentifier(process.descriptors),
+      process: isOpenFileLock ? -1 : process.pid, isExclusive: lock.type == 1, start: start, end: end)
+  }
+
+  private func queryLock(_ file: OpenFile, isOpenFileLock: Bool) throws(Errno) -> Int {
+    var lock = try UserSlice.load(c, LinuxLock())
+    guard lock.type != 2 else { throw .invalid }
+    let wanted = try range(lock, file, isOpenFileLock: isOpenFileLock)
+    if let held = file.inode.recordLocks?.conflict(wanted) {
+      lock.type = held.isExclusive ? 1 : 0
+      lock.whence = 0
+      lock.start = held.start
+      lock.length = held.end == .max ? 0 : held.end - held.start
+      lock.process = held.process
+    } else {
+      lock.type = 2
+    }
+    try UserSlice.store(lock, at: c)
+    return 0
+  }
+
+  private func setLock(_ file: OpenFile, isOpenFileLock: Bool, waits: Bool) throws(Errno) {
+    let lock = try UserSlice.load(c, LinuxLock())
+    let wanted = try range(lock, file, isOpenFileLock: isOpenFileLock)
+    if lock.type == 2 {
+      file.inode.recordLocks?.unlock(wanted)
+      return
+    }
+    guard lock.type == 0 ? file.isReadable : file.isWritable else { throw .badFileDescriptor }
+    let locks = file.inode.recordLocks ?? RecordLocks()
+    file.inode.recordLocks = locks
+    try locks.take(wanted, waits: waits)
+  }
+
+  func flock() throws(Errno) -> Int {
+    let file = try file(int(a))
+    let operation = int(b) & ~4
+    guard operation == 1 || operation == 2 || operation == 8 else { throw .invalid }
+    let lock = RecordLock(
+      owner: ObjectIdentifier(file), process: process.pid, isExclusive: operation == 2, start: 0, end: .max)
+    if operation == 8 {
+      file.inode.fileLocks?.unlock(lock)
+      return 0
+    }
+    let locks = file.inode.fileLocks ?? RecordLocks()
+    file.inode.fileLocks = locks
+    try locks.take(lock, waits: int(b) & 4 == 0)
+    return 0
+  }
+
+  // MARK: ioctl(2)
+
+  func ioctl() throws(Errno) -> Int {
+    let file = try file(int(a))
+    switch unsigned(b) {
+    case 0x5421:  // FIONBIO
+      let on = try UserSlice.load(c, Int32(0)) != 0
+      file.flags = on ? file.flags | SystemCall.isNonblocking : file.flags & ~SystemCall.isNonblocking
+    case 0x5451: try process.descriptors.setClosesOnExecution(int(a), true)
+    case 0x5450: try process.descriptors.setClosesOnExecution(int(a), false)
+    case 0x541b where file.inode.isRegular:  // FIONREAD
+      let left = max(0, file.inode.currentStatus().size &- file.offset)
+      try UserSlice.store(Int32(truncatingIfNeeded: left), at: c)
+    default: return try file.control(unsigned(b), argument: c)
+    }
+    return 0
+  }
+
+  // MARK: Synchronisation: everything is in memory
+
+  func fsync() throws(Errno) -> Int {
+    let file = try file(int(a))
+    if !file.inode.isDirectory { try file.synchronize() }
+    return 0
+  }
+  func fdatasync() throws(Errno) -> Int { try fsync() }
+  func sync() throws(Errno) -> Int { 0 }
+  func syncfs() throws(Errno) -> Int {
+    _ = try file(int(a))
+    return 0
+  }
+  func sync_file_range() throws(Errno) -> Int {
+    let file = try file(int(a))
+    guard Int(bitPattern: b) >= 0, Int(bitPattern: c) >= 0, unsigned(d) & ~7 == 0 else { throw .invalid }
+    if file.inode.type == 0o010000 { throw .illegalSeek }
+    return 0
+  }
+  func fadvise64() throws(Errno) -> Int {
+    if try file(int(a)).inode.type == 0o010000 { throw .illegalSeek }
+    guard (0...5).contains(int(d)) else { throw .invalid }
+    return 0
+  }
+  func readahead() throws(Errno) -> Int {
+    guard try readable(int(a)).inode.isRegular else { throw .invalid }
+    return 0
+  }
+}
