@@ -82,7 +82,7 @@ extension StartUp {
 
   private func hook() {
     ProcessTable.releaseResources = { process in
-      if !process.sharesDescriptors { process.descriptors.closeAll() }
+      process.descriptors.leave()
       process.addressSpace = AddressSpace()
     }
     ProcessTable.initEnded = { status in

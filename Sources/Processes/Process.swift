@@ -160,9 +160,6 @@ public final class Process {
   /// pid 1, which ends the system when it ends and which signals without a handler do not reach.
   public var isInit: Bool { pid == 1 }
 
-  /// Another process uses the same descriptor table (CLONE_FILES without CLONE_THREAD).
-  public internal(set) var sharesDescriptors = false
-
   /// Tells the parent of a vfork(2) that it may go on.
   public func completeVfork() {
     guard let queue = vforkCompletion else { return }

@@ -1,0 +1,4 @@
+import ABI
+extension SystemCall {
+  func dispatchSocket() throws(Errno) -> Int? { nil }
+}
