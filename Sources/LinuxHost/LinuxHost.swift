@@ -200,14 +200,14 @@ public final class LinuxHost: HostInterface {
     LinuxCall.raw(LinuxCall.read, networkDescriptor, Int(bitPattern: bytes.baseAddress), bytes.count)
   }
 
-  public func writeFrame(header: UnsafeRawBufferPointer, _ bytes: UnsafeRawBufferPointer) -> Bool {
+  public func writeFrame(header: UnsafeRawBufferPointer, _ bytes: UnsafeRawBufferPointer) -> Int {
     var vectors: [2 of host_iovec] = [
       host_iovec(base: UInt64(UInt(bitPattern: header.baseAddress)), length: UInt64(header.count)),
       host_iovec(base: UInt64(UInt(bitPattern: bytes.baseAddress)), length: UInt64(bytes.count)),
     ]
     return withUnsafePointer(to: &vectors) {
       LinuxCall.raw(LinuxCall.writev, networkDescriptor, Int(bitPattern: $0), 2)
-    } >= 0
+    }
   }
 
   // MARK: End

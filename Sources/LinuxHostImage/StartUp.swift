@@ -19,7 +19,7 @@ extension StartUp {
     process.credentials.become(user: manifest.user.uid, group: manifest.user.gid)
     try openConsole(process)
     hook()
-    //try configureNetwork(context)
+    try configureNetwork(context)
     context.credentials = Credentials(user: manifest.user.uid, group: manifest.user.gid, groups: [])
     if let place = try? context.resolve(manifest.workingDirectory), place.inode.isDirectory {
       context.workingDirectory = place

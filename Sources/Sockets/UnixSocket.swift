@@ -206,26 +206,6 @@ public final class UnixSocket: Socket {
     try collect(slices, flags: flags)
   }
 
-  /// The common case of a stream with bytes and nothing else needs no lists.
-  public override func read(_ slice: UserSlice) throws(Errno) -> Int {
-    guard isStream, ring.count > 0, !hasRecords, !passesCredentials, !isListening else {
-      return try super.read(slice)
-    }
-    let wasFull = isFull
-    let taken = try ring.take(slice)
-    if wasFull, !isFull { peer?.wake(.writable) }
-    return taken
-  }
-
-  public override func write(_ slice: UserSlice) throws(Errno) -> Int {
-    guard isStream, let peer, !writeShut, pendingError == nil, !peer.hasRecords, !peer.passesCredentials,
-      slice.count > 0, slice.count <= peer.ring.space
-    else { return try super.write(slice) }
-    let sent = try peer.ring.append(slice)
-    peer.wake(.readable)
-    return sent
-  }
-
   public override func getOption(level: Int32, option: Int32) throws(Errno) -> [UInt8] {
     try self.option(level: level, option)
   }

@@ -150,10 +150,9 @@ extension UnixSocket {
     message.address = record.sender
     attach(record, to: &message, isPeek: flags.contains(.peek))
     guard !flags.contains(.peek) else { return message }
-    let wasFull = isFull
     queuedBytes -= record.bytes.count + 64
     dropFirstRecord()
-    if wasFull, !isFull { wakeSenders() }
+    wakeSenders()
     return message
   }
 
@@ -215,7 +214,10 @@ extension UnixSocket {
   private func moveStream(_ slices: [UserSlice], _ message: inout SocketMessage, isPeek: Bool) throws(Errno) {
     var limit = hasRecords ? records[firstRecord].count : ring.count
     if isPeek { return try peekStream(slices, &message, limit) }
-    let wasFull = isFull
+    if hasRecords {
+      attach(records[firstRecord], to: &message, isPeek: false)
+      records[firstRecord].files = []
+    }
     var skipped = message.count
     for slice in slices where limit > 0 {
       if skipped >= slice.count {
@@ -228,13 +230,8 @@ extension UnixSocket {
       limit -= taken
       if hasRecords { records[firstRecord].count -= taken }
     }
-    // After the copies: a fault must not lose the files.
-    if hasRecords {
-      attach(records[firstRecord], to: &message, isPeek: false)
-      records[firstRecord].files = []
-      if records[firstRecord].count == 0 { dropFirstRecord() }
-    }
-    if wasFull, !isFull { wakeSenders() }
+    if hasRecords, records[firstRecord].count == 0 { dropFirstRecord() }
+    if ring.space >= 4096 { wakeSenders() }
   }
 
   /// MSG_PEEK fills the first slice only as far as one run goes.

@@ -60,8 +60,11 @@ public protocol HostInterface: AnyObject {
   func wakePoller()
   func readConsole(_ bytes: UnsafeMutableRawBufferPointer) throws(Errno) -> Int
   func writeConsole(_ stream: Int, _ bytes: UnsafeRawBufferPointer) throws(Errno) -> Int
+  /// One read without waiting: bytes, 0 at the end, or a negative error number.
   func readFrame(_ bytes: UnsafeMutableRawBufferPointer) -> Int
-  func writeFrame(header: UnsafeRawBufferPointer, _ bytes: UnsafeRawBufferPointer) -> Bool
+  /// Writes `header` and `bytes` as one frame, without waiting: the bytes written of both, or a negative error
+  /// number. Streams may take a part; an empty `header` is allowed for the rest.
+  func writeFrame(header: UnsafeRawBufferPointer, _ bytes: UnsafeRawBufferPointer) -> Int
 
   // End.
   func exit(status: Int32) -> Never

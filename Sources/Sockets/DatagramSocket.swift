@@ -1,0 +1,116 @@
+public import ABI
+import Net
+public import Tasks
+public import VFS
+
+/// A udp(7) socket.
+public final class DatagramSocket: InternetSocket {
+  let socket: UDPSocket
+
+  public init(flags: UInt32) {
+    socket = UDPSocket(Network.stack)
+    super.init(domain: InternetSocket.family, type: 2, protocolNumber: 17, flags: flags)
+    socket.observer = self
+  }
+
+  public override func bind(_ address: [UInt8]) throws(Errno) {
+    let endpoint = try InternetSocket.boundEndpoint(address)
+    do throws(NetworkError) { try socket.bind(endpoint) } catch { throw error.number }
+  }
+
+  public override func connect(_ address: [UInt8]) throws(Errno) {
+    let endpoint = try InternetSocket.endpoint(address)
+    do throws(NetworkError) { try socket.connect(endpoint) } catch { throw error.number }
+  }
+
+  public override func name() throws(Errno) -> [UInt8] { InternetSocket.bytes(socket.local) }
+
+  public override func peerName() throws(Errno) -> [UInt8] {
+    guard socket.isConnected else { throw .notConnected }
+    return InternetSocket.bytes(socket.remote)
+  }
+
+  public override func send(
+    _ slices: [UserSlice], flags: MessageFlags, destination: [UInt8]?, control: SocketControl
+  ) throws(Errno) -> Int {
+    if flags.contains(.outOfBand) { throw .notSupported }
+    var target: Endpoint?
+    if let destination, !destination.isEmpty {
+      // udp(7) takes AF_UNSPEC for AF_INET here.
+      target = try InternetSocket.boundEndpoint(destination)
+      if target?.port == 0 { throw .invalid }
+    }
+    let total = SliceCursor.total(slices)
+    let region: UnsafeMutableRawBufferPointer
+    do throws(NetworkError) { region = try socket.sendRegion(total) } catch { throw error.number }
+    var filled = 0
+    for slice in slices where slice.count > 0 {
+      try slice.copyIn(UnsafeMutableRawBufferPointer(rebasing: region[filled..<filled + slice.count]))
+      filled += slice.count
+    }
+    do throws(NetworkError) { try socket.commitSend(total, to: target, now: now) } catch { throw error.number }
+    Network.settle()
+    return total
+  }
+
+  public override func receive(_ slices: [UserSlice], flags: MessageFlags) throws(Errno) -> SocketMessage {
+    if flags.contains(.outOfBand) { throw .notSupported }
+    guard let datagram = try nextDatagram(flags) else { return SocketMessage() }
+    var message = SocketMessage()
+    var copied = 0
+    for slice in slices where copied < datagram.payload.count {
+      let count = min(slice.count, datagram.payload.count - copied)
+      try slice.prefix(count).copyOut(UnsafeRawBufferPointer(rebasing: datagram.payload[copied..<copied + count]))
+      copied += count
+    }
+    message.count = flags.contains(.truncated) ? datagram.payload.count : copied
+    if copied < datagram.payload.count { message.flags.insert(.truncated) }
+    message.address = InternetSocket.bytes(datagram.source)
+    if !flags.contains(.peek) { socket.removeFirstDatagram() }
+    return message
+  }
+
+  /// Waits for a datagram; nil after shutdown(2).
+  private func nextDatagram(_ flags: MessageFlags) throws(Errno) -> Datagram? {
+    var limit = UInt64.max
+    while true {
+      do throws(NetworkError) { return try socket.firstDatagram() } catch {
+        if error != .wouldBlock { throw error.number }
+      }
+      guard waits(flags) else { throw .again }
+      if limit == .max { limit = deadline(receiveTimeout) }
+      try sleep(limit)
+    }
+  }
+
+  public override func shutdown(_ how: Int32) throws(Errno) {
+    guard (0...2).contains(how) else { throw .invalid }
+    do throws(NetworkError) { try socket.shutdown(read: how != 1, write: how != 0) } catch { throw error.number }
+  }
+
+  public override func readiness() -> Readiness {
+    var result: Readiness = []
+    if socket.isReadable { result.insert(.readable) }
+    if socket.isWritable { result.insert(.writable) }
+    if socket.hasPeerHangup { result.insert(.readHangup) }
+    if socket.hasHangup { result.insert(.hangup) }
+    if socket.hasError { result.insert(.error) }
+    return result
+  }
+
+  public override func released() {
+    socket.close()
+    if !queue.isEmpty { queue.wake() }
+  }
+
+  override func takeError() -> Errno? { socket.takeError()?.number }
+  override var readableBytes: Int { socket.readableBytes }
+
+  override func optionsChanged() {
+    socket.options.reuseAddress = options.reuseAddress
+    socket.options.reusePort = options.reusePort
+    socket.options.broadcast = options.broadcast
+    socket.options.timeToLive = options.timeToLive
+    socket.options.receiveLimit = max(2304, Int(options.receiveBuffer))
+  }
+}

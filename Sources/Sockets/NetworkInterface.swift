@@ -1,0 +1,180 @@
+import CMachine
+public import Net
+public import Tasks
+
+/// How frames cross the host's network descriptor.
+public enum LinkKind: Sendable {
+  /// One frame a read, each behind a `virtio_net_hdr` of ten bytes (a tap device with IFF_VNET_HDR).
+  case tap
+  /// A byte stream of frames, each behind its length in four bytes, big-endian (passt, QEMU's `-netdev stream`).
+  case stream
+}
+
+/// The link to the outside over the host's network descriptor. Kernel lock held for every call.
+public final class NetworkInterface: LinkDevice, DeviceDriver {
+  public let kind: LinkKind
+  public let mtu: Int
+  public let offloads: LinkOffloads
+
+  /// virtio 1.2, 5.1.6: without `num_buffers`, as tap devices have it.
+  private static let tapHeader = 10
+  private static let streamHeader = 4
+  /// Ethernet header, the largest IPv4 packet, and one of the headers above.
+  private static let largestFrame = 14 + 65535
+  private static let batch = 64
+  private static let inputCapacity = 256 << 10
+  /// Frames that the host has not taken yet; beyond this they are dropped, as a full link does.
+  private static let outputLimit = 1 << 20
+  /// When to try again what the host has not taken, in nanoseconds.
+  static let retryInterval: UInt64 = 500_000
+
+  private let input: UnsafeMutableRawBufferPointer
+  /// Stream: bytes in `input` that are not a whole frame yet.
+  private var inputCount = 0
+  private var inputIsBroken = false
+  /// Stream: what is left of frames that were written in part, and the frames behind them.
+  private var output: [UInt8] = []
+  private var outputStart = 0
+
+  /// `mtu`: 0 for the usual one of the kind (1500 bytes; passt's default of 65520 for streams). `offloads`: a tap
+  /// device cuts segments and completes checksums (TUNSETOFFLOAD, or nothing behind it that minds).
+  public init(kind: LinkKind, mtu: Int = 0, offloads hasOffloads: Bool = true) {
+    self.kind = kind
+    switch kind {
+    case .tap:
+      self.mtu = mtu > 0 ? mtu : 1500
+      offloads = LinkOffloads(checksum: hasOffloads, segmentation: hasOffloads)
+    case .stream:
+      self.mtu = mtu > 0 ? mtu : 65520
+      offloads = LinkOffloads(checksum: false, segmentation: false)
+    }
+    input = UnsafeMutableRawBufferPointer.allocate(byteCount: NetworkInterface.inputCapacity, alignment: 16)
+  }
+
+  deinit { input.deallocate() }
+
+  // MARK: Receiving
+
+  public func handleInput() {
+    flushOutput()
+    switch kind {
+    case .tap: receiveFrames()
+    case .stream: receiveStream()
+    }
+    Network.settle()
+  }
+
+  private func receiveFrames() {
+    let now = host.monotonicNanoseconds
+    for _ in 0..<NetworkInterface.batch {
+      let count = host.readFrame(input)
+      guard count > 0 else { return }
+      guard count > NetworkInterface.tapHeader, count <= input.count else { continue }
+      // VIRTIO_NET_HDR_F_NEEDS_CSUM or _DATA_VALID: nobody has to look at the checksum.
+      let isValidated = input[0] & 3 != 0
+      let frame = UnsafeRawBufferPointer(rebasing: input[NetworkInterface.tapHeader..<count])
+      Network.stack.receive(frame: frame, checksumValidated: isValidated, now: now)
+    }
+  }
+
+  private func receiveStream() {
+    for _ in 0..<4 {
+      guard !inputIsBroken else { return }
+      let space = UnsafeMutableRawBufferPointer(rebasing: input[inputCount...])
+      let count = host.readFrame(space)
+      guard count > 0, count <= space.count else { return }
+      inputCount += count
+      parseStream()
+      if count < space.count { return }
+    }
+  }
+
+  private func parseStream() {
+    let now = host.monotonicNanoseconds
+    let header = NetworkInterface.streamHeader
+    var start = 0
+    while inputCount - start >= header {
+      let length =
+        Int(input[start]) << 24 | Int(input[start + 1]) << 16 | Int(input[start + 2]) << 8 | Int(input[start + 3])
+      guard length <= NetworkInterface.largestFrame else {
+        // There is no way to find the next frame: the link is down from now on.
+        inputIsBroken = true
+        inputCount = 0
+        if Devices.network === self { Devices.network = nil }
+        return
+      }
+      guard inputCount - start >= header + length else { break }
+      let frame = UnsafeRawBufferPointer(rebasing: input[start + header..<start + header + length])
+      // A local stream loses and changes nothing: no need to add the checksums up again.
+      Network.stack.receive(frame: frame, checksumValidated: true, now: now)
+      start += header + length
+    }
+    if start > 0, start < inputCount, let base = input.baseAddress {
+      base.copyMemory(from: base + start, byteCount: inputCount - start)
+    }
+    inputCount -= start
+  }
+
+  // MARK: Sending
+
+  public func transmit(_ offload: TransmitOffload, _ frame: UnsafeRawBufferPointer) {
+    switch kind {
+    case .tap:
+      var header: [10 of UInt8] = .init(repeating: 0)
+      header[0] = offload.needsChecksum ? 1 : 0
+      header[1] = offload.segmentSize > 0 ? 1 : 0  // VIRTIO_NET_HDR_GSO_TCPV4
+      put(offload.headerLength, 2, &header)
+      put(offload.segmentSize, 4, &header)
+      put(offload.checksumStart, 6, &header)
+      put(offload.checksumOffset, 8, &header)
+      withUnsafeBytes(of: &header) { _ = host.writeFrame(header: $0, frame) }
+    case .stream:
+      var header = UInt32(truncatingIfNeeded: frame.count).bigEndian
+      withUnsafeBytes(of: &header) { transmitStream($0, frame) }
+    }
+  }
+
+  /// virtio fields are little-endian.
+  private func put(_ value: UInt16, _ offset: Int, _ header: inout [10 of UInt8]) {
+    header[offset] = UInt8(truncatingIfNeeded: value)
+    header[offset + 1] = UInt8(truncatingIfNeeded: value >> 8)
+  }
+
+  private func transmitStream(_ header: UnsafeRawBufferPointer, _ frame: UnsafeRawBufferPointer) {
+    let total = header.count + frame.count
+    var written = 0
+    if !hasOutput {
+      written = host.writeFrame(header: header, frame)
+      // EAGAIN and EINTR: nothing went. Any other error: the link is down, and frames are lost.
+      if written == -11 || written == -4 { written = 0 }
+      guard written >= 0, written < total else { return }
+    }
+    guard written > 0 || output.count - outputStart + total <= NetworkInterface.outputLimit else { return }
+    if written < header.count { output.append(contentsOf: header[written...]) }
+    output.append(contentsOf: frame[max(0, written - header.count)...])
+  }
+
+  var hasOutput: Bool { outputStart < output.count }
+
+  /// Writes what the host did not take before.
+  func flushOutput() {
+    guard hasOutput else { return }
+    let start = outputStart
+    let none = UnsafeRawBufferPointer(start: nil, count: 0)
+    let written = output.withUnsafeBytes {
+      host.writeFrame(header: none, UnsafeRawBufferPointer(rebasing: $0[start...]))
+    }
+    if written > 0 {
+      outputStart += written
+    } else if written != -11, written != -4 {
+      outputStart = output.count
+    }
+    if !hasOutput {
+      output.removeAll(keepingCapacity: true)
+      outputStart = 0
+    } else if outputStart > NetworkInterface.outputLimit {
+      output.removeSubrange(..<outputStart)
+      outputStart = 0
+    }
+  }
+}

@@ -1,4 +1,0 @@
-import ABI
-extension SystemCall {
-  func dispatchSocket() throws(Errno) -> Int? { nil }
-}
