@@ -57,11 +57,12 @@ let package = Package(
     .executableTarget(
       name: "swiftlet",
       dependencies: [
-        "CHostCommand", "Image", "ImageBuilder", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "CHostCommand", "Image", "ImageBuilder",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], swiftSettings: strict),
 
     .testTarget(name: "NetTests", dependencies: ["Net"]),
-.testTarget(name: "ImageTests", dependencies: ["Image", "ImageBuilder", "swiftlet"]),
+    .testTarget(name: "ImageTests", dependencies: ["Image", "ImageBuilder", "swiftlet"]),
     .testTarget(name: "VFSTests", dependencies: ["VFS", "Sockets", "Tasks", "ABI", "CMachine"]),
     .testTarget(name: "ProcessesTests", dependencies: ["Processes", "VFS", "Tasks", "ABI", "CMachine"]),
   ])

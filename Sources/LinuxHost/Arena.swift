@@ -18,7 +18,9 @@ public final class Arena: FrameAllocator {
   public var base: UInt { Arena.address }
 
   /// `firstFree` is the first frame that start-up has not used; the bitmaps are put there.
-  init(totalFrames: Int, used: UnsafeMutablePointer<UInt64>, dirty: UnsafeMutablePointer<UInt64>, firstFree: Int) {
+  init(
+    totalFrames: Int, used: UnsafeMutablePointer<UInt64>, dirty: UnsafeMutablePointer<UInt64>, firstFree: Int
+  ) {
     self.totalFrames = totalFrames
     self.used = used
     self.dirty = dirty

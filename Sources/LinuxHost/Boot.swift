@@ -81,7 +81,9 @@ extension LinuxHost {
   private static func mapImage(_ boot: inout BootEnvironment) {
     let path: StaticString = "/proc/self/exe"
     let descriptor = LinuxCall.raw(LinuxCall.open, Int(bitPattern: path.utf8Start), 0o2000000)
-    guard descriptor >= 0 else { fail("cannot read the image: /proc/self/exe does not open; is /proc mounted?") }
+    guard descriptor >= 0 else {
+      fail("cannot read the image: /proc/self/exe does not open; is /proc mounted?")
+    }
     boot.image = mapFile(descriptor, at: 0x2f00_0000_0000)
     _ = LinuxCall.raw(LinuxCall.close, descriptor)
   }
@@ -143,7 +145,9 @@ extension LinuxHost {
   public func adopt(_ block: UnsafeMutablePointer<thread_block>) { started(block) }
 
   /// Leaves start-up for the stack of `block`.
-  public static func go(_ block: UnsafeMutablePointer<thread_block>, _ function: @convention(c) () -> Void) -> Never {
+  public static func go(_ block: UnsafeMutablePointer<thread_block>, _ function: @convention(c) () -> Void)
+    -> Never
+  {
     switch_stack(block.pointee.frame, function)
   }
 

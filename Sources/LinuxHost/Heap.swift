@@ -9,7 +9,8 @@ import Tasks
 /// 254, its length in `lengths`.
 enum Heap {
   static let sizes: [24 of Int] = [
-    16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024, 1360, 2048, 0, 0, 0,
+    16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024, 1360, 2048, 0,
+    0, 0,
   ]
   static let classCount = 21
   nonisolated(unsafe) static var freeLists: [24 of UInt] = .init(repeating: 0)

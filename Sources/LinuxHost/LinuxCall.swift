@@ -8,7 +8,8 @@ enum LinuxCall {
     _ number: Int, _ a: Int = 0, _ b: Int = 0, _ c: Int = 0, _ d: Int = 0, _ e: Int = 0, _ f: Int = 0
   ) -> Int { host_syscall(number, a, b, c, d, e, f) }
 
-  static let read = 0, write = 1, open = 2, close = 3, fstat = 5, poll = 7, mmap = 9, mprotect = 10, munmap = 11
+  static let read = 0, write = 1, open = 2, close = 3, fstat = 5, poll = 7, mmap = 9, mprotect = 10,
+    munmap = 11
   static let sigaction = 13, sigprocmask = 14, pread = 17, pwrite = 18, writev = 20, mremap = 25, madvise = 28
   static let getpid = 39, clone = 56, exit = 60, wait4 = 61, kill = 62, uname = 63, fcntl = 72, ftruncate = 77
   static let sigaltstack = 131, prctl = 157, archPrctl = 158, setrlimit = 160, gettid = 186, tkill = 200

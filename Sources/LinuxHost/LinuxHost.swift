@@ -97,7 +97,9 @@ public final class LinuxHost: HostInterface {
     _ = LinuxCall.raw(LinuxCall.archPrctl, 0x1001, Int(bitPattern: block))
     if block.pointee.fs_base != 0 { setThreadPointer(UInt(block.pointee.fs_base)) }
     _ = LinuxCall.raw(LinuxCall.prctl, 1, 9)  // PR_SET_PDEATHSIG, SIGKILL
-    var stack: (UInt, Int, UInt) = (UInt(bitPattern: block.pointee.signal_stack), 0, UInt(ThreadStack.signalBytes))
+    var stack: (UInt, Int, UInt) = (
+      UInt(bitPattern: block.pointee.signal_stack), 0, UInt(ThreadStack.signalBytes)
+    )
     _ = withUnsafePointer(to: &stack) { LinuxCall.raw(LinuxCall.sigaltstack, Int(bitPattern: $0), 0) }
     block.pointee.host_thread = UInt64(LinuxCall.raw(LinuxCall.gettid))
   }
@@ -142,7 +144,9 @@ public final class LinuxHost: HostInterface {
   private func clock(_ id: Int) -> UInt64 {
     var time = host_timespec()
     if clockFunction == 0 || host_call_clock(clockFunction, id, &time) != 0 {
-      _ = withUnsafeMutablePointer(to: &time) { LinuxCall.raw(LinuxCall.clockGettime, id, Int(bitPattern: $0)) }
+      _ = withUnsafeMutablePointer(to: &time) {
+        LinuxCall.raw(LinuxCall.clockGettime, id, Int(bitPattern: $0))
+      }
     }
     return UInt64(bitPattern: time.seconds) &* 1_000_000_000 &+ UInt64(bitPattern: time.nanoseconds)
   }
@@ -193,7 +197,8 @@ public final class LinuxHost: HostInterface {
   }
 
   public func writeConsole(_ stream: Int, _ bytes: UnsafeRawBufferPointer) throws(Errno) -> Int {
-    try LinuxCall.check(LinuxCall.raw(LinuxCall.write, stream, Int(bitPattern: bytes.baseAddress), bytes.count))
+    try LinuxCall.check(
+      LinuxCall.raw(LinuxCall.write, stream, Int(bitPattern: bytes.baseAddress), bytes.count))
   }
 
   public func readFrame(_ bytes: UnsafeMutableRawBufferPointer) -> Int {

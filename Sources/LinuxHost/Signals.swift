@@ -53,7 +53,9 @@ private func trapInside(
   _ context: UnsafeMutablePointer<host_ucontext>
 ) {
   if signal == Signals.kick {
-    if rip > address_of_gate_exit(), rip < address_of_gate_exit_end() { context.pointee.rip = address_of_gate_exit() }
+    if rip > address_of_gate_exit(), rip < address_of_gate_exit_end() {
+      context.pointee.rip = address_of_gate_exit()
+    }
     return
   }
   if signal == 11 || signal == 7 {

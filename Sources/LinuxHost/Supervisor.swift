@@ -34,7 +34,9 @@ public enum Supervisor {
     supervise(block, deliver: deliver)
   }
 
-  private static func supervise(_ block: UnsafeMutablePointer<thread_block>, deliver: (Int32) -> Void) -> Never {
+  private static func supervise(_ block: UnsafeMutablePointer<thread_block>, deliver: (Int32) -> Void)
+    -> Never
+  {
     _ = LinuxCall.raw(LinuxCall.archPrctl, 0x1001, Int(bitPattern: block))
     Seal.install()
     var idle = 0

@@ -90,7 +90,8 @@ public final class AddressSpace {
     areas = []
     trampolines = TrampolinePages()
     do throws(Errno) {
-      try host.unmap(address: AddressSpace.lowest, length: UserSlice.reserved.lowerBound - AddressSpace.lowest)
+      try host.unmap(
+        address: AddressSpace.lowest, length: UserSlice.reserved.lowerBound - AddressSpace.lowest)
       try host.unmap(
         address: UserSlice.reserved.upperBound, length: UserSlice.limit - UserSlice.reserved.upperBound)
     } catch {}
@@ -144,7 +145,9 @@ public final class AddressSpace {
     guard address & 4095 == 0, length & 4095 == 0 else { throw .invalid }
     let (end, overflow) = address.addingReportingOverflow(length)
     guard !overflow, address >= lowest, end <= UserSlice.limit else { throw .noMemory }
-    guard end <= UserSlice.reserved.lowerBound || address >= UserSlice.reserved.upperBound else { throw .noMemory }
+    guard end <= UserSlice.reserved.lowerBound || address >= UserSlice.reserved.upperBound else {
+      throw .noMemory
+    }
   }
 
   /// Maps `area`, replacing what was there.
@@ -158,7 +161,8 @@ public final class AddressSpace {
 
   private func insert(_ area: VirtualMemoryArea) {
     let i = index(above: area.start)
-    if i > 0, area.inode == nil, area.frames == nil, areas[i - 1].end == area.start, areas[i - 1].inode == nil,
+    if i > 0, area.inode == nil, area.frames == nil, areas[i - 1].end == area.start,
+      areas[i - 1].inode == nil,
       areas[i - 1].frames == nil, areas[i - 1].protection == area.protection, !areas[i - 1].isStack,
       areas[i - 1].isHeap == area.isHeap, !area.isStack
     {
@@ -266,7 +270,8 @@ public final class AddressSpace {
         guard isFree(old, new - old) else { return heapEnd }
         try map(
           VirtualMemoryArea(
-            start: old, end: new, protection: [.read, .write], isShared: false, inode: nil, offset: 0, path: nil,
+            start: old, end: new, protection: [.read, .write], isShared: false, inode: nil, offset: 0,
+            path: nil,
             frames: nil, isHeap: true))
       } else if new < old {
         try unmap(new, old)
@@ -277,7 +282,8 @@ public final class AddressSpace {
   }
 
   /// mremap(2) of private anonymous memory and of whole shared or file areas.
-  public func remap(_ old: UInt, _ oldLength: UInt, _ newLength: UInt, mayMove: Bool, fixed: UInt?) throws(Errno)
+  public func remap(_ old: UInt, _ oldLength: UInt, _ newLength: UInt, mayMove: Bool, fixed: UInt?)
+    throws(Errno)
     -> UInt
   {
     guard let area = area(at: old), area.end >= old + oldLength else { throw .badAddress }

@@ -59,7 +59,8 @@ public struct ELFHeader {
       if flags & 1 != 0 { protection.insert(.execute) }
       segments.append(
         Segment(
-          offset: Int64(offset), address: UInt(address), fileSize: UInt(fileSize), memorySize: UInt(memorySize),
+          offset: Int64(offset), address: UInt(address), fileSize: UInt(fileSize),
+          memorySize: UInt(memorySize),
           protection: protection))
     case 3:
       guard offset < 1 << 47, fileSize > 1, fileSize <= 4096 else { throw .notExecutable }

@@ -74,7 +74,8 @@ public struct Execution {
 
   /// Replaces the current process's memory by the program and points the frame at it. There is no way back: a
   /// failure here ends the process with SIGSEGV or SIGKILL, as on Linux.
-  public func load(into space: AddressSpace, frame: UnsafeMutablePointer<trap_frame>, process: Process) throws(Errno)
+  public func load(into space: AddressSpace, frame: UnsafeMutablePointer<trap_frame>, process: Process)
+    throws(Errno)
   {
     space.clear()
     let base = try program.isPositionIndependent ? Execution.programBase(program) : 0
@@ -117,7 +118,8 @@ public struct Execution {
     return 0x5555_5555_4000 + UInt(random & 0xffff) << 12 - (header.span.low)
   }
 
-  private static func map(_ header: ELFHeader, _ file: OpenFile, at base: UInt, in space: AddressSpace) throws(Errno)
+  private static func map(_ header: ELFHeader, _ file: OpenFile, at base: UInt, in space: AddressSpace)
+    throws(Errno)
   {
     for segment in header.segments {
       let start = (base &+ segment.address) & ~4095
@@ -137,14 +139,16 @@ public struct Execution {
       if end > zeroStart {
         try space.map(
           VirtualMemoryArea(
-            start: zeroStart, end: end, protection: segment.protection, isShared: false, inode: nil, offset: 0,
+            start: zeroStart, end: end, protection: segment.protection, isShared: false, inode: nil,
+            offset: 0,
             path: nil, frames: nil))
       }
     }
   }
 
   /// Maps the stack, with the arguments, environment and auxiliary vector (System V ABI, x86-64, 3.4.1) on it.
-  private func makeStack(_ space: AddressSpace, _ process: Process, base: UInt, interpreterBase: UInt) throws(Errno)
+  private func makeStack(_ space: AddressSpace, _ process: Process, base: UInt, interpreterBase: UInt)
+    throws(Errno)
     -> UInt
   {
     let limit = process.limits[ResourceLimit.stack].soft
@@ -152,7 +156,8 @@ public struct Execution {
     let top = UserSlice.limit - (16 << 20)
     try space.map(
       VirtualMemoryArea(
-        start: top - size, end: top, protection: [.read, .write], isShared: false, inode: nil, offset: 0, path: nil,
+        start: top - size, end: top, protection: [.read, .write], isShared: false, inode: nil, offset: 0,
+        path: nil,
         frames: nil, isStack: true))
     var stack = StackBuilder(top: top)
     let name = try stack.push(path + [0])
@@ -174,7 +179,9 @@ public struct Execution {
     words += environmentAddresses.reversed()
     words.append(0)
     let owner = process.credentials
-    words += [3, base + programHeaders, 4, 56, 5, UInt(program.programHeaderCount), 6, 4096, 7, interpreterBase]
+    words += [
+      3, base + programHeaders, 4, 56, 5, UInt(program.programHeaderCount), 6, 4096, 7, interpreterBase,
+    ]
     words += [8, 0, 9, base &+ program.entry, 11, UInt(owner.realUser), 12, UInt(owner.effectiveUser)]
     words += [13, UInt(owner.realGroup), 14, UInt(owner.effectiveGroup), 17, 100, 23, 0, 25, randomAddress]
     words += [31, name, 15, platform, 51, 4096 + UInt(machine_vector_state_size()), 0, 0]

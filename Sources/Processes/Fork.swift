@@ -60,7 +60,9 @@ extension LinuxThread {
   /// executes or ends. Gives the new thread's id.
   public func clone(_ arguments: CloneArguments) throws(Errno) -> Int32 {
     let flags = arguments.flags
-    if flags.contains(.thread), !flags.contains(.memory) || !flags.contains(.signalHandlers) { throw .invalid }
+    if flags.contains(.thread), !flags.contains(.memory) || !flags.contains(.signalHandlers) {
+      throw .invalid
+    }
     if flags.contains(.signalHandlers), !flags.contains(.memory) { throw .invalid }
     let childBlock = try threadMemory.make()
     let child: LinuxThread
@@ -75,7 +77,11 @@ extension LinuxThread {
     try storeIdentifiers(child, arguments)
     if flags.contains(.memory), !flags.contains(.thread) { lend(to: child, arguments) }
     do throws(Errno) {
-      if flags.contains(.thread) { try host.startThread(childBlock) } else { try host.startProcess(childBlock) }
+      if flags.contains(.thread) {
+        try host.startThread(childBlock)
+      } else {
+        try host.startProcess(childBlock)
+      }
     } catch {
       ProcessTable.discard(child)
       threadMemory.retire(childBlock, inUse: false)
@@ -84,7 +90,8 @@ extension LinuxThread {
     return child.tid
   }
 
-  private func makeThread(_ arguments: CloneArguments, _ block: UnsafeMutablePointer<thread_block>) throws(Errno)
+  private func makeThread(_ arguments: CloneArguments, _ block: UnsafeMutablePointer<thread_block>)
+    throws(Errno)
     -> LinuxThread
   {
     if arguments.flags.contains(.thread) { return try ProcessTable.createThread(in: process, block: block) }
@@ -105,7 +112,8 @@ extension LinuxThread {
     let flags = arguments.flags
     child.inherit(from: self, sharesMemory: flags.contains(.memory) && !flags.contains(.vfork))
     child.threadPointer = flags.contains(.setThreadPointer) ? arguments.threadPointer : threadPointer
-    child.block.pointee.fs_base = arguments.flags.contains(.setThreadPointer) ? UInt64(arguments.threadPointer) : 0
+    child.block.pointee.fs_base =
+      arguments.flags.contains(.setThreadPointer) ? UInt64(arguments.threadPointer) : 0
   }
 
   private func storeIdentifiers(_ child: LinuxThread, _ arguments: CloneArguments) throws(Errno) {

@@ -59,7 +59,8 @@ extension AddressSpace {
     }
     guard let address = try? place(near: site) else { return nil }
     let area = VirtualMemoryArea(
-      start: address, end: address + TrampolinePages.pageBytes, protection: [.read, .execute], isShared: false,
+      start: address, end: address + TrampolinePages.pageBytes, protection: [.read, .execute],
+      isShared: false,
       inode: nil, offset: 0, path: nil, frames: nil)
     guard (try? map(area)) != nil else { return nil }
     trampolines.pages.append(TrampolinePages.Page(address: address, used: 0))

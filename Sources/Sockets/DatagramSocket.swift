@@ -48,7 +48,9 @@ public final class DatagramSocket: InternetSocket {
       try slice.copyIn(UnsafeMutableRawBufferPointer(rebasing: region[filled..<filled + slice.count]))
       filled += slice.count
     }
-    do throws(NetworkError) { try socket.commitSend(total, to: target, now: now) } catch { throw error.number }
+    do throws(NetworkError) { try socket.commitSend(total, to: target, now: now) } catch {
+      throw error.number
+    }
     Network.settle()
     return total
   }
@@ -60,7 +62,8 @@ public final class DatagramSocket: InternetSocket {
     var copied = 0
     for slice in slices where copied < datagram.payload.count {
       let count = min(slice.count, datagram.payload.count - copied)
-      try slice.prefix(count).copyOut(UnsafeRawBufferPointer(rebasing: datagram.payload[copied..<copied + count]))
+      try slice.prefix(count).copyOut(
+        UnsafeRawBufferPointer(rebasing: datagram.payload[copied..<copied + count]))
       copied += count
     }
     message.count = flags.contains(.truncated) ? datagram.payload.count : copied
@@ -85,7 +88,9 @@ public final class DatagramSocket: InternetSocket {
 
   public override func shutdown(_ how: Int32) throws(Errno) {
     guard (0...2).contains(how) else { throw .invalid }
-    do throws(NetworkError) { try socket.shutdown(read: how != 1, write: how != 0) } catch { throw error.number }
+    do throws(NetworkError) { try socket.shutdown(read: how != 1, write: how != 0) } catch {
+      throw error.number
+    }
   }
 
   public override func readiness() -> Readiness {

@@ -78,7 +78,9 @@ enum InterfaceRequest {
     case 0x8927:
       let mac = isLink ? Network.stack.macAddress.rawValue : 0
       var bytes: [UInt8] = isLink ? [1, 0] : [0x04, 0x03]  // ARPHRD_ETHER, ARPHRD_LOOPBACK
-      for shift in [40, 32, 24, 16, 8, 0] as [UInt64] { bytes.append(UInt8(truncatingIfNeeded: mac >> shift)) }
+      for shift in [40, 32, 24, 16, 8, 0] as [UInt64] {
+        bytes.append(UInt8(truncatingIfNeeded: mac >> shift))
+      }
       answer = bytes
     default: answer = Socket.bytes(isLink ? 2 : 1)
     }

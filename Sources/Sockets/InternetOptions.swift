@@ -66,7 +66,9 @@ extension InternetSocket {
   static func time(_ nanoseconds: UInt64) -> [UInt8] {
     var result: [UInt8] = []
     for value in [nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000 / 1000] {
-      for shift in stride(from: 0, to: 64, by: 8) { result.append(UInt8(truncatingIfNeeded: value >> UInt64(shift))) }
+      for shift in stride(from: 0, to: 64, by: 8) {
+        result.append(UInt8(truncatingIfNeeded: value >> UInt64(shift)))
+      }
     }
     return result
   }

@@ -86,7 +86,9 @@ public class InternetSocket: Socket, SocketObserver {
   /// The endpoint to bind to: bind(2) takes AF_UNSPEC for AF_INET when the address is any.
   static func boundEndpoint(_ address: [UInt8]) throws(Errno) -> Endpoint {
     if let endpoint = try endpoint(address) { return endpoint }
-    guard address.count >= 16, address[4...7].allSatisfy({ $0 == 0 }) else { throw .addressFamilyNotSupported }
+    guard address.count >= 16, address[4...7].allSatisfy({ $0 == 0 }) else {
+      throw .addressFamilyNotSupported
+    }
     return Endpoint(.any, UInt16(address[2]) << 8 | UInt16(address[3]))
   }
 

@@ -95,7 +95,8 @@ public final class NetworkInterface: LinkDevice, DeviceDriver {
     var start = 0
     while inputCount - start >= header {
       let length =
-        Int(input[start]) << 24 | Int(input[start + 1]) << 16 | Int(input[start + 2]) << 8 | Int(input[start + 3])
+        Int(input[start]) << 24 | Int(input[start + 1]) << 16 | Int(input[start + 2]) << 8
+        | Int(input[start + 3])
       guard length <= NetworkInterface.largestFrame else {
         // There is no way to find the next frame: the link is down from now on.
         inputIsBroken = true

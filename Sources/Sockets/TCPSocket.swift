@@ -185,7 +185,9 @@ public final class TCPSocket: InternetSocket {
 
   /// SO_LINGER (socket(7)): close(2) waits until everything has arrived, or the time is over.
   private func linger(_ connection: TCPConnection) {
-    guard options.lingers, options.lingerSeconds > 0, !isNonblocking, connection.readableBytes == 0 else { return }
+    guard options.lingers, options.lingerSeconds > 0, !isNonblocking, connection.readableBytes == 0 else {
+      return
+    }
     let deadline = deadline(UInt64(options.lingerSeconds) * 1_000_000_000)
     do throws(NetworkError) {
       try connection.shutdown(read: false, write: true, now: now)

@@ -85,7 +85,9 @@ extension TCPSocket {
   }
 
   /// Copies what there is. `offset`: bytes that a peek has copied already.
-  private func take(_ cursor: inout SliceCursor, _ connection: TCPConnection, _ offset: Int, _ flags: MessageFlags)
+  private func take(
+    _ cursor: inout SliceCursor, _ connection: TCPConnection, _ offset: Int, _ flags: MessageFlags
+  )
     throws(Errno) -> Int
   {
     var received = 0

@@ -26,7 +26,8 @@ extension SystemCall {
     Int(
       try thread.clone(
         CloneArguments(
-          flags: [.memory, .vfork], exitSignal: Signal.child, stack: 0, parentIdentifier: 0, childIdentifier: 0,
+          flags: [.memory, .vfork], exitSignal: Signal.child, stack: 0, parentIdentifier: 0,
+          childIdentifier: 0,
           threadPointer: 0)))
   }
 
@@ -39,7 +40,8 @@ extension SystemCall {
       try thread.clone(
         CloneArguments(
           flags: CloneFlags(rawValue: words.0), exitSignal: Int32(truncatingIfNeeded: words.4),
-          stack: UInt(words.5) &+ UInt(words.6), parentIdentifier: UInt(words.3), childIdentifier: UInt(words.2),
+          stack: UInt(words.5) &+ UInt(words.6), parentIdentifier: UInt(words.3),
+          childIdentifier: UInt(words.2),
           threadPointer: UInt(words.7))))
   }
 
@@ -66,7 +68,8 @@ extension SystemCall {
     }
   }
 
-  public func execute(_ path: [UInt8], _ arguments: [[UInt8]], _ environment: [[UInt8]]) throws(Errno) -> Int {
+  public func execute(_ path: [UInt8], _ arguments: [[UInt8]], _ environment: [[UInt8]]) throws(Errno) -> Int
+  {
     let execution = try Execution(
       path: path, arguments: arguments.isEmpty ? [[]] : arguments, environment: environment
     ) { (name) throws(Errno) in try openProgram(name) }

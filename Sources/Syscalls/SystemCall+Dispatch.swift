@@ -47,7 +47,8 @@ extension SystemCall {
   /// Calls that SA_RESTART restarts when a plain wait was interrupted (signal(7)).
   var isRestartable: Bool {
     switch number {
-    case 0, 1, 16, 17, 18, 19, 20, 42, 43, 44, 45, 46, 47, 61, 72, 73, 202, 247, 257, 2, 288, 295, 296, 299, 307, 327,
+    case 0, 1, 16, 17, 18, 19, 20, 42, 43, 44, 45, 46, 47, 61, 72, 73, 202, 247, 257, 2, 288, 295, 296, 299,
+      307, 327,
       328, 40, 275, 276:
       true
     default: false

@@ -137,6 +137,9 @@ extension SystemCall {
     case 0x5421:  // FIONBIO
       let on = try UserSlice.load(c, Int32(0)) != 0
       file.flags = on ? file.flags | SystemCall.isNonblocking : file.flags & ~SystemCall.isNonblocking
+    case 0x5452:  // FIOASYNC: the flag is kept; SIGIO is never sent
+      let on = try UserSlice.load(c, Int32(0)) != 0
+      file.flags = on ? file.flags | 0o20000 : file.flags & ~0o20000
     case 0x5451: try process.descriptors.setClosesOnExecution(int(a), true)
     case 0x5450: try process.descriptors.setClosesOnExecution(int(a), false)
     case 0x541b where file.inode.isRegular:  // FIONREAD

@@ -47,7 +47,9 @@ extension SystemCall {
 
   private func uname() throws(Errno) -> Int {
     var text = [UInt8](repeating: 0, count: 390)
-    func put(_ index: Int, _ value: [UInt8]) { for i in value.indices.prefix(64) { text[index * 65 + i] = value[i] } }
+    func put(_ index: Int, _ value: [UInt8]) {
+      for i in value.indices.prefix(64) { text[index * 65 + i] = value[i] }
+    }
     put(0, bytes("Linux"))
     put(1, SystemCall.hostName.isEmpty ? bytes("swiftlet") : SystemCall.hostName)
     put(2, bytes("6.1.0-swiftlet"))

@@ -5,7 +5,9 @@ import VFS
 
 /// mmap(2) and its relatives.
 extension SystemCall {
-  private func protection(_ value: UInt) -> Protection { Protection(rawValue: UInt32(truncatingIfNeeded: value & 7)) }
+  private func protection(_ value: UInt) -> Protection {
+    Protection(rawValue: UInt32(truncatingIfNeeded: value & 7))
+  }
 
   private func pages(_ length: UInt) throws(Errno) -> UInt {
     guard length > 0, length < 1 << 47 else { throw length == 0 ? .invalid : .noMemory }
@@ -23,11 +25,14 @@ extension SystemCall {
       guard a & 4095 == 0 else { throw .invalid }
       try AddressSpace.check(address, length)
       if flags & 0x10_0000 != 0, !space.isFree(address, length) { throw .fileExists }
-    } else if address == 0 || (try? AddressSpace.check(address, length)) == nil || !space.isFree(address, length) {
+    } else if address == 0 || (try? AddressSpace.check(address, length)) == nil
+      || !space.isFree(address, length)
+    {
       address = try space.findFree(length)
     }
     var area = VirtualMemoryArea(
-      start: address, end: address + length, protection: protection(c), isShared: isShared, inode: nil, offset: 0,
+      start: address, end: address + length, protection: protection(c), isShared: isShared, inode: nil,
+      offset: 0,
       path: nil, frames: nil)
     if flags & 0x20 != 0 {
       if isShared { area.frames = try SharedFrames(count: Int(length >> 12)) }

@@ -181,11 +181,13 @@ extension SystemCall {
         deadline = Futex.deadline(try duration(d), isRelative: command == 0, isRealtime: isRealtime)
       }
       try Futex.wait(
-        a, value: unsigned(c), bits: command == 9 ? unsigned(f) : .max, deadline: deadline, isShared: isShared,
+        a, value: unsigned(c), bits: command == 9 ? unsigned(f) : .max, deadline: deadline,
+        isShared: isShared,
         thread: thread)
       return 0
     case 1: return try Futex.wake(a, count: Int(int(c)), isShared: isShared, thread: thread)
-    case 10: return try Futex.wake(a, count: Int(int(c)), bits: unsigned(f), isShared: isShared, thread: thread)
+    case 10:
+      return try Futex.wake(a, count: Int(int(c)), bits: unsigned(f), isShared: isShared, thread: thread)
     case 3, 4:
       let result = try Futex.requeue(
         a, to: e, count: Int(int(c)), moved: Int(int(d)), expected: command == 4 ? unsigned(f) : nil,

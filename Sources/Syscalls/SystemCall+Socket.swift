@@ -41,9 +41,11 @@ extension SystemCall {
     let kind = Int32(type & 0xf)
     let nonblocking = flags & SystemCall.nonblocking
     switch int(a) {
-    case 1: return Int(try install(try UnixSocket(type: kind, protocolNumber: int(c), flags: nonblocking), flags))
+    case 1:
+      return Int(try install(try UnixSocket(type: kind, protocolNumber: int(c), flags: nonblocking), flags))
     case 2:
-      return Int(try install(try InternetSocket.make(type: kind, protocolNumber: int(c), flags: nonblocking), flags))
+      return Int(
+        try install(try InternetSocket.make(type: kind, protocolNumber: int(c), flags: nonblocking), flags))
     default: throw .addressFamilyNotSupported
     }
   }
@@ -199,6 +201,7 @@ final class UnixSockets: UnixSocketEnvironment {
   var credentials: SocketCredentials {
     let process: Process = LinuxThread.running.process
     return SocketCredentials(
-      process: process.pid, user: process.credentials.effectiveUser, group: process.credentials.effectiveGroup)
+      process: process.pid, user: process.credentials.effectiveUser, group: process.credentials.effectiveGroup
+    )
   }
 }

@@ -90,7 +90,9 @@ extension SystemCall {
     let header = try MessageHeader(at: pointer)
     let slices = try slices(header.vectors, header.vectorCount)
     var destination: [UInt8]?
-    if header.name != 0, header.nameLength > 0 { destination = try address(header.name, UInt(header.nameLength)) }
+    if header.name != 0, header.nameLength > 0 {
+      destination = try address(header.name, UInt(header.nameLength))
+    }
     let control = try decodeControl(header, socket)
     return try socket.send(slices, flags: flags, destination: destination, control: control)
   }
@@ -131,8 +133,10 @@ extension SystemCall {
       let own = process.credentials
       let isOwn =
         claimed.process == process.pid
-        && (claimed.user == own.realUser || claimed.user == own.effectiveUser || claimed.user == own.savedUser)
-        && (claimed.group == own.realGroup || claimed.group == own.effectiveGroup || claimed.group == own.savedGroup)
+        && (claimed.user == own.realUser || claimed.user == own.effectiveUser
+          || claimed.user == own.savedUser)
+        && (claimed.group == own.realGroup || claimed.group == own.effectiveGroup
+          || claimed.group == own.savedGroup)
       guard own.isPrivileged || isOwn else { throw .notPermitted }
       result.credentials = claimed
     default: throw .invalid
@@ -150,7 +154,8 @@ extension SystemCall {
     try receiveMessage(try socketFile(a), at: b, messageFlags(c))
   }
 
-  private func receiveMessage(_ socket: Socket, at pointer: UInt, _ flags: MessageFlags) throws(Errno) -> Int {
+  private func receiveMessage(_ socket: Socket, at pointer: UInt, _ flags: MessageFlags) throws(Errno) -> Int
+  {
     let header = try MessageHeader(at: pointer)
     let slices = try slices(header.vectors, header.vectorCount)
     let message = try socket.receive(slices, flags: flags)

@@ -17,7 +17,9 @@ extension SystemCall {
       return 0
     case 96:
       let now = host.realtimeNanoseconds
-      if a != 0 { try UserSlice.store((Int64(now / 1_000_000_000), Int64(now % 1_000_000_000 / 1000)), at: a) }
+      if a != 0 {
+        try UserSlice.store((Int64(now / 1_000_000_000), Int64(now % 1_000_000_000 / 1000)), at: a)
+      }
       return 0
     case 201:
       let now = Int(host.realtimeNanoseconds / 1_000_000_000)

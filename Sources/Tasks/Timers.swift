@@ -69,8 +69,12 @@ public enum Timers {
     var index = start
     while true {
       var least = index
-      if 2 * index + 1 < heap.count, heap[2 * index + 1].deadline < heap[least].deadline { least = 2 * index + 1 }
-      if 2 * index + 2 < heap.count, heap[2 * index + 2].deadline < heap[least].deadline { least = 2 * index + 2 }
+      if 2 * index + 1 < heap.count, heap[2 * index + 1].deadline < heap[least].deadline {
+        least = 2 * index + 1
+      }
+      if 2 * index + 2 < heap.count, heap[2 * index + 2].deadline < heap[least].deadline {
+        least = 2 * index + 2
+      }
       if least == index { return }
       exchange(index, least)
       index = least

@@ -20,7 +20,8 @@ public struct UserSlice {
     guard count >= 0 else { throw .invalid }
     let (end, overflow) = address.addingReportingOverflow(UInt(bitPattern: count))
     guard !overflow, end <= UserSlice.limit else { throw .badAddress }
-    guard count == 0 || end <= UserSlice.reserved.lowerBound || address >= UserSlice.reserved.upperBound else {
+    guard count == 0 || end <= UserSlice.reserved.lowerBound || address >= UserSlice.reserved.upperBound
+    else {
       throw .badAddress
     }
     self.address = address
@@ -69,14 +70,16 @@ public struct UserSlice {
   public func copyIn(_ target: UnsafeMutableRawBufferPointer) throws(Errno) {
     precondition(target.count <= count, "a copy longer than the program's buffer")
     guard let base = target.baseAddress, target.count > 0 else { return }
-    guard let source = UnsafeRawPointer(bitPattern: address), machine_copy_user(base, source, target.count) == 0
+    guard let source = UnsafeRawPointer(bitPattern: address),
+      machine_copy_user(base, source, target.count) == 0
     else { throw .badAddress }
   }
 
   /// Fills the first `n` bytes with zeros.
   public func clear(_ n: Int) throws(Errno) {
     guard n > 0 else { return }
-    guard n <= count, let target = UnsafeMutableRawPointer(bitPattern: address), machine_clear_user(target, n) == 0
+    guard n <= count, let target = UnsafeMutableRawPointer(bitPattern: address),
+      machine_clear_user(target, n) == 0
     else { throw .badAddress }
   }
 

@@ -61,7 +61,9 @@ public final class WaitQueue {
 
   /// Sleeps until `wake`. The caller checks its condition again. `EINTR` when a signal or the end of the process is
   /// pending, `ETIMEDOUT` when `deadline` (monotonic nanoseconds) has passed.
-  public func sleep(deadline: UInt64 = .max, exclusive: Bool = false, interruptible: Bool = true) throws(Errno) {
+  public func sleep(deadline: UInt64 = .max, exclusive: Bool = false, interruptible: Bool = true)
+    throws(Errno)
+  {
     let waiter = ThreadWaiter(Thread.current)
     waiter.isExclusive = exclusive
     add(waiter)

@@ -34,7 +34,8 @@ public final class FileSystemContext {
   }
 
   /// open(2).
-  public func open(_ name: [UInt8], at start: Path? = nil, flags: UInt32, mode: UInt32 = 0) throws(Errno) -> OpenFile
+  public func open(_ name: [UInt8], at start: Path? = nil, flags: UInt32, mode: UInt32 = 0) throws(Errno)
+    -> OpenFile
   {
     if flags & 0o20200000 == 0o20200000 { return try openUnnamed(name, start, flags, mode) }
     let path: Path
@@ -69,8 +70,9 @@ public final class FileSystemContext {
     return file
   }
 
-  private func create(_ name: [UInt8], _ start: Path?, _ flags: UInt32, _ mode: UInt32) throws(Errno) -> (Path, Bool)
-  {
+  private func create(_ name: [UInt8], _ start: Path?, _ flags: UInt32, _ mode: UInt32) throws(Errno) -> (
+    Path, Bool
+  ) {
     var target = name
     var from = start ?? workingDirectory
     for _ in 0..<40 {
@@ -105,7 +107,9 @@ public final class FileSystemContext {
   }
 
   /// O_TMPFILE: a file without a name.
-  private func openUnnamed(_ name: [UInt8], _ start: Path?, _ flags: UInt32, _ mode: UInt32) throws(Errno) -> OpenFile {
+  private func openUnnamed(_ name: [UInt8], _ start: Path?, _ flags: UInt32, _ mode: UInt32) throws(Errno)
+    -> OpenFile
+  {
     let path = try resolve(name, at: start)
     guard path.inode.isDirectory else { throw .notDirectory }
     try credentials.check(path.inode, 3)
@@ -136,7 +140,9 @@ public final class FileSystemContext {
 
   /// mknod(2); sockets (bind(2)) too.
   @discardableResult
-  public func makeNode(_ name: [UInt8], at start: Path? = nil, mode: UInt32, device: UInt64) throws(Errno) -> Inode {
+  public func makeNode(_ name: [UInt8], at start: Path? = nil, mode: UInt32, device: UInt64) throws(Errno)
+    -> Inode
+  {
     let type = mode & 0o170000 == 0 ? 0o100000 : mode & 0o170000
     guard type != 0o040000 else { throw .notPermitted }
     return try makeEntry(name, start, mode: type | (mode & 0o7777 & ~mask), device: device)

@@ -46,7 +46,9 @@ open class Inode {
   // Directories.
   open func lookup(_ name: [UInt8]) throws(Errno) -> Inode { throw .notDirectory }
   /// Makes a file of `mode` (type and permissions); `device` for device files, `target` for symbolic links.
-  open func create(_ name: [UInt8], mode: UInt32, user: UInt32, group: UInt32, device: UInt64, target: [UInt8])
+  open func create(
+    _ name: [UInt8], mode: UInt32, user: UInt32, group: UInt32, device: UInt64, target: [UInt8]
+  )
     throws(Errno) -> Inode
   { throw .notDirectory }
   open func link(_ name: [UInt8], to inode: Inode) throws(Errno) { throw .notDirectory }

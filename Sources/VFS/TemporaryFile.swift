@@ -19,7 +19,9 @@ public final class TemporaryFile: Inode {
     return result
   }
 
-  public override func open(flags: UInt32) throws(Errno) -> OpenFile { RegularFile(inode: self, flags: flags) }
+  public override func open(flags: UInt32) throws(Errno) -> OpenFile {
+    RegularFile(inode: self, flags: flags)
+  }
 
   /// Leave some frames to the libOS itself: its own allocations must not fail.
   private static let reserve = 256

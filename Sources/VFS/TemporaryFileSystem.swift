@@ -25,7 +25,8 @@ public enum TemporaryFileSystem {
     TemporaryDirectory(status: status(mode: 0o040755, user: 0, group: 0))
   }
 
-  static func make(mode: UInt32, user: UInt32, group: UInt32, device: UInt64, target: [UInt8]) throws(Errno) -> Inode
+  static func make(mode: UInt32, user: UInt32, group: UInt32, device: UInt64, target: [UInt8]) throws(Errno)
+    -> Inode
   {
     var status = status(mode: mode, user: user, group: group)
     status.rawDevice = device
@@ -123,7 +124,8 @@ public final class TemporaryDirectory: Inode {
     inode.status.changed = host.realtimeNanoseconds
   }
 
-  public override func rename(_ name: [UInt8], to newParent: Inode, as newName: [UInt8], flags: UInt32) throws(Errno)
+  public override func rename(_ name: [UInt8], to newParent: Inode, as newName: [UInt8], flags: UInt32)
+    throws(Errno)
   {
     guard let target = newParent as? TemporaryDirectory else { throw .crossDevice }
     guard let entry = entries[name] else { throw .noSuchFile }
@@ -149,7 +151,9 @@ public final class TemporaryDirectory: Inode {
     entry.inode.status.changed = host.realtimeNanoseconds
   }
 
-  public override func open(flags: UInt32) throws(Errno) -> OpenFile { DirectoryFile(inode: self, flags: flags) }
+  public override func open(flags: UInt32) throws(Errno) -> OpenFile {
+    DirectoryFile(inode: self, flags: flags)
+  }
 
   /// Entries whose cookie is past `cookie`, in order.
   func entries(after cookie: Int64) -> [Entry] {

@@ -34,7 +34,9 @@ final class FakeHost: HostInterface {
   func readConsole(_ bytes: UnsafeMutableRawBufferPointer) throws(Errno) -> Int { 0 }
   func writeConsole(_ stream: Int, _ bytes: UnsafeRawBufferPointer) throws(Errno) -> Int { bytes.count }
   func readFrame(_ bytes: UnsafeMutableRawBufferPointer) -> Int { 0 }
-  func writeFrame(header: UnsafeRawBufferPointer, _ bytes: UnsafeRawBufferPointer) -> Int { header.count + bytes.count }
+  func writeFrame(header: UnsafeRawBufferPointer, _ bytes: UnsafeRawBufferPointer) -> Int {
+    header.count + bytes.count
+  }
   func exit(status: Int32) -> Never { fatalError("not in tests") }
 
   private func step(_ deadline: UInt64) {

@@ -56,7 +56,9 @@ final class IPCFakeHost: HostInterface {
     return count
   }
   func readFrame(_ bytes: UnsafeMutableRawBufferPointer) -> Int { 0 }
-  func writeFrame(header: UnsafeRawBufferPointer, _ bytes: UnsafeRawBufferPointer) -> Int { header.count + bytes.count }
+  func writeFrame(header: UnsafeRawBufferPointer, _ bytes: UnsafeRawBufferPointer) -> Int {
+    header.count + bytes.count
+  }
   func exit(status: Int32) -> Never { fatalError() }
 
   /// Runs `body` as a thread of the libOS that holds the kernel lock, one test at a time.
