@@ -1,3 +1,5 @@
+// Addresses here come from the host or the arena and are never nil.
+// swift-format-ignore-file: NeverForceUnwrap
 public import ABI
 public import CMachine
 public import Tasks

@@ -150,7 +150,7 @@ extension LinuxThread {
       throw .notPermitted
     }
     try checkPermission(target.process, signal)
-    if signal > 0 { try target.send(information) }
+    if signal > 0 { try target.send(information, fromOutside: target.process === process) }
   }
 
   /// rt_sigqueueinfo(2). EPERM for codes that only the kernel may give.
@@ -173,7 +173,8 @@ extension LinuxThread {
 
   private func send(_ information: SignalInformation, to target: Process) throws(Errno) {
     try checkPermission(target, information.signal)
-    if information.signal > 0 { try target.send(information) }
+    // What pid 1 sends to itself counts: abort(3) must end it.
+    if information.signal > 0 { try target.send(information, fromOutside: target === process) }
   }
 
   /// kill(2): root, the same real or effective user as the target's real or saved one, SIGCONT in the session.

@@ -1,3 +1,5 @@
+// Addresses here come from the host or the arena and are never nil.
+// swift-format-ignore-file: NeverForceUnwrap
 public import CMachine
 
 /// A thread of a program, from the libOS's side: where it sleeps and what interrupts it.

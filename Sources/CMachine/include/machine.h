@@ -46,6 +46,7 @@ struct thread_block {
 #if __STDC_HOSTED__
 extern _Thread_local void *machine_hosted_thread;
 static inline void *machine_current_thread(void) { return machine_hosted_thread; }
+static inline struct thread_block *machine_current_block(void) { return 0; }
 static inline void machine_set_current_thread(void *thread) { machine_hosted_thread = thread; }
 size_t machine_copy_user(void *destination, const void *source, size_t count);
 size_t machine_clear_user(void *destination, size_t count);
