@@ -1,5 +1,5 @@
 # One command each. `make demo` on a new Debian 12 machine with Swift 6.3 needs nothing else.
-.PHONY: build image command packages demo test bench format lint clean
+.PHONY: build image command packages demo test format lint clean
 SWIFT_SOURCES = Package.swift Sources Tests
 IMAGE_SCRATCH = .build-image
 IMAGE_BUILD = $(IMAGE_SCRATCH)/x86_64-unknown-linux-gnu/release
@@ -25,11 +25,11 @@ demo: packages build
 	@Tests/System/demo
 
 test: packages build
-	swift test
+	@# One target and one suite at a time: tests of the libOS set its globals (host, current thread).
+	swift build --build-tests
+	for target in NetTests ImageTests VFSTests ProcessesTests; do \
+	  timeout 300 swift test --skip-build --no-parallel --filter "^$$target" || exit 1; done
 	@Tests/System/run
-
-bench: packages build
-	@Benchmarks/run
 
 format:
 	swift format --in-place --recursive $(SWIFT_SOURCES)

@@ -130,6 +130,7 @@ extension LinuxHost {
       arenaDescriptor: boot.arenaDescriptor, clockFunction: boot.clockFunction, hasFSGSBase: boot.hasFSGSBase)
     linux.wakeDescriptor = LinuxCall.raw(LinuxCall.eventfd2, 0, 0o4000)
     LinuxHost.shared = linux
+    UserSlice.limit = 0x7000_0000_0000  // Linux keeps its stack and vDSO above
     host = linux
     frames = arena
     return linux

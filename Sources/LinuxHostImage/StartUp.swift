@@ -65,8 +65,7 @@ extension StartUp {
     let device = TemporaryFileSystem.makeRoot()
     try DeviceTable.populate(device)
     try mount(device, "/dev", context)
-    //try mount(ProcFileSystem.makeRoot(), "/proc", context)
-    //try mount(SysFileSystem.makeRoot(), "/sys", context)
+
   }
 
   private func mount(_ root: Inode, _ name: StaticString, _ context: FileSystemContext) throws(Errno) {

@@ -10,8 +10,8 @@ public struct UserSlice {
   public private(set) var address: UInt
   public private(set) var count: Int
 
-  /// First address above what programs may use; hosts keep what is above.
-  @inlinable public static var limit: UInt { 0x7000_0000_0000 }
+  /// First address above what programs may use; a host that keeps some of it for itself lowers it at start.
+  nonisolated(unsafe) public static var limit: UInt = 0x7fff_ffff_f000
   /// The libOS's own range, image and arena; no program memory lies there.
   @inlinable public static var reserved: Range<UInt> { 0x1000_0000_0000..<0x3000_0000_0000 }
 
