@@ -65,7 +65,9 @@ extension SystemCall {
     case 1:
       guard number > 0 else { throw .invalid }
       selector = try .wait4(number, caller: process)
-    case 2: selector = try .wait4(number == 0 ? 0 : -number, caller: process)
+    case 2:
+      guard number >= 0 else { throw .invalid }
+      selector = .group(number == 0 ? process.processGroup : number)
     default: throw .invalid
     }
     let result = try thread.wait(selector, WaitOptions(rawValue: unsigned(d)))
@@ -155,7 +157,7 @@ extension SystemCall {
   private func getgroups() throws(Errno) -> Int {
     let groups = process.credentials.groups
     if a == 0 { return groups.count }
-    guard Int(a) >= groups.count else { throw .invalid }
+    guard int(a) >= 0, Int(int(a)) >= groups.count else { throw .invalid }
     for i in groups.indices { try UserSlice.store(groups[i], at: b + UInt(4 * i)) }
     return groups.count
   }
