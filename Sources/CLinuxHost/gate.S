@@ -13,6 +13,23 @@
 #define F_SS 152
 #define F_KIND 160
 
+// What both ways out restore alike: all but rcx, r11, rip, rflags and rsp.
+.macro RESTORE_PRESERVED
+  mov 0(%rsp), %r15
+  mov 8(%rsp), %r14
+  mov 16(%rsp), %r13
+  mov 24(%rsp), %r12
+  mov 32(%rsp), %rbp
+  mov 40(%rsp), %rbx
+  mov 48(%rsp), %r10
+  mov 56(%rsp), %r9
+  mov 64(%rsp), %r8
+  mov 72(%rsp), %rdx
+  mov 80(%rsp), %rsi
+  mov 88(%rsp), %rdi
+  mov F_RAX(%rsp), %rax
+.endm
+
 .section .text.gate, "ax"
 
 // From a patched site: rax the number, rcx where to go on, arguments as `syscall` has them. Nothing of the program's
@@ -58,37 +75,13 @@ gate_exit:
   jne exit_slowly
   cmpq $0, F_KIND(%rsp)
   jne exit_with_everything
-  mov 0(%rsp), %r15
-  mov 8(%rsp), %r14
-  mov 16(%rsp), %r13
-  mov 24(%rsp), %r12
-  mov 32(%rsp), %rbp
-  mov 40(%rsp), %rbx
-  mov 48(%rsp), %r10
-  mov 56(%rsp), %r9
-  mov 64(%rsp), %r8
-  mov 72(%rsp), %rdx
-  mov 80(%rsp), %rsi
-  mov 88(%rsp), %rdi
-  mov F_RAX(%rsp), %rax
+  RESTORE_PRESERVED
   mov F_RIP(%rsp), %rcx
   mov $0x202, %r11d
   mov F_RSP(%rsp), %rsp
   jmp *%rcx
 exit_with_everything:
-  mov 0(%rsp), %r15
-  mov 8(%rsp), %r14
-  mov 16(%rsp), %r13
-  mov 24(%rsp), %r12
-  mov 32(%rsp), %rbp
-  mov 40(%rsp), %rbx
-  mov 48(%rsp), %r10
-  mov 56(%rsp), %r9
-  mov 64(%rsp), %r8
-  mov 72(%rsp), %rdx
-  mov 80(%rsp), %rsi
-  mov 88(%rsp), %rdi
-  mov F_RAX(%rsp), %rax
+  RESTORE_PRESERVED
   mov F_RCX(%rsp), %rcx
   mov F_R11(%rsp), %r11
   movq $0x33, F_CS(%rsp)

@@ -137,9 +137,8 @@ extension LinuxHost {
   }
 
   /// Uses `descriptor` as the network interface.
-  public func setNetwork(descriptor: Int, isStream: Bool) {
+  public func setNetwork(descriptor: Int) {
     networkDescriptor = descriptor
-    networkIsStream = isStream
     let flags = LinuxCall.raw(LinuxCall.fcntl, descriptor, 3)
     _ = LinuxCall.raw(LinuxCall.fcntl, descriptor, 4, flags | 0o4000)
   }

@@ -7,7 +7,6 @@ public import Tasks
 public final class LinuxHost: HostInterface {
   let arenaDescriptor: Int
   var networkDescriptor = -1
-  var networkIsStream = false
   var wakeDescriptor = -1
   let clockFunction: UInt64
   let hasFSGSBase: Bool

@@ -41,7 +41,7 @@ public func imageMain(_ stack: UnsafePointer<UInt>) {
   let memory = start.manifest.memory == 0 ? 512 << 20 : start.manifest.memory
   let linux = LinuxHost.establish(boot, memory: memory)
   if let descriptor = start.options.networkDescriptor {
-    linux.setNetwork(descriptor: Int(descriptor), isStream: start.options.network == .stream)
+    linux.setNetwork(descriptor: Int(descriptor))
   }
   let stacks = Stacks()
   threadMemory = stacks

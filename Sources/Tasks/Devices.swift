@@ -18,8 +18,6 @@ public enum Devices {
   nonisolated(unsafe) public static var console: (any DeviceDriver)? = nil
   /// How many want console input; the console is not polled without.
   nonisolated(unsafe) public static var consoleReaders = 0
-  /// Bumped when somebody becomes the poller or leaves; the standby thread watches it.
-  nonisolated(unsafe) public static var roleWord: UInt32 = 0
 
   static func sleep(thread: Thread, word: UInt32, deadline: UInt64) {
     if poller == nil {
