@@ -40,6 +40,9 @@ extension LaunchOptions {
     } else if line.hasKey("network-offloads") {
       try seen.once(10)
       networkOffloads = try parseFlag(line.value)
+    } else if line.hasKey("network-mtu") {
+      try seen.once(17)
+      networkMTU = UInt32(truncatingIfNeeded: try parseNumber(line.value, atMost: 65535))
     } else if line.hasKey("mac") {
       try seen.once(11)
       hardwareAddress = try parseHardwareAddress(line.value)

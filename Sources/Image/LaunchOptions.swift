@@ -66,6 +66,8 @@ public struct LaunchOptions: Equatable {
   public var networkDescriptor: Int32?
   /// The device does checksums and segmentation: tap only.
   public var networkOffloads = false
+  /// The largest IPv4 packet of the link in bytes; nil for the usual one of its kind.
+  public var networkMTU: UInt32?
   public var hardwareAddress: [UInt8]?
   public var address: IPv4Address?
   public var prefixLength: UInt8 = 24
@@ -122,6 +124,7 @@ public struct LaunchOptions: Equatable {
       writer.add("network-fd", number: UInt64(UInt32(bitPattern: networkDescriptor)))
     }
     writer.add("network-offloads", number: networkOffloads ? 1 : 0)
+    if let networkMTU { writer.add("network-mtu", number: UInt64(networkMTU)) }
     if let hardwareAddress { writer.add("mac", hardwareAddressText(hardwareAddress)) }
     if let address { writer.add("address", address.text + [0x2f] + decimal(UInt64(prefixLength))) }
     if let gateway { writer.add("gateway", gateway.text) }

@@ -160,7 +160,10 @@ public final class LinuxHost: HostInterface {
     var set: [3 of host_pollfd] = .init(repeating: host_pollfd(fd: -1, events: 1, revents: 0))
     set[0].fd = Int32(wakeDescriptor)
     if console { set[1].fd = 0 }
-    if network { set[2].fd = Int32(networkDescriptor) }
+    if network {
+      set[2].fd = Int32(networkDescriptor)
+      if Devices.wantsNetworkOutput { set[2].events = 5 }  // POLLIN | POLLOUT
+    }
     var time = host_timespec()
     if deadline != .max {
       let now = monotonicNanoseconds

@@ -19,7 +19,7 @@ extension StartUp {
       Network.configure(
         kind: options.network == .stream ? .stream : .tap, address: Net.IPv4Address(rawValue: address.value),
         prefix: Int(options.prefixLength), gateway: Net.IPv4Address(rawValue: options.gateway?.value ?? 0),
-        mac: MACAddress(rawValue: mac), offloads: options.networkOffloads)
+        mac: MACAddress(rawValue: mac), mtu: Int(options.networkMTU ?? 0), offloads: options.networkOffloads)
     }
     guard !options.nameservers.isEmpty, (try? context.resolve(bytes("/etc"))) != nil else { return }
     var text: [UInt8] = []

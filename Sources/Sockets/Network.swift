@@ -54,11 +54,8 @@ public enum Network {
     guard let stack = current, let timer else { return }
     let now = host.monotonicNanoseconds
     stack.poll(now: now)
-    var deadline = stack.nextDeadline ?? .max
-    if let interface, interface.hasOutput {
-      interface.flushOutput()
-      if interface.hasOutput { deadline = min(deadline, now &+ NetworkInterface.retryInterval) }
-    }
+    let deadline = stack.nextDeadline ?? .max
+    if let interface, interface.hasOutput { interface.flushOutput() }
     // A timer that fires too early costs less than moving it at every call.
     guard deadline != .max, !timer.isArmed || timer.deadline > deadline else { return }
     timer.arm(max(deadline, now &+ 1000))

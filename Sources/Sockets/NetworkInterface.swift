@@ -1,3 +1,4 @@
+import ABI
 import CMachine
 public import Net
 public import Tasks
@@ -25,13 +26,15 @@ public final class NetworkInterface: LinkDevice, DeviceDriver {
   private static let inputCapacity = 256 << 10
   /// Frames that the host has not taken yet; beyond this they are dropped, as a full link does.
   private static let outputLimit = 1 << 20
-  /// When to try again what the host has not taken, in nanoseconds.
-  static let retryInterval: UInt64 = 500_000
+  /// Error numbers of the host's calls: nothing there (or no room) now, and interrupted.
+  private static let again = -11
+  private static let interrupted = -4
 
   private let input: UnsafeMutableRawBufferPointer
   /// Stream: bytes in `input` that are not a whole frame yet.
   private var inputCount = 0
-  private var inputIsBroken = false
+  /// The host's end is gone, or sent what is no frame: nothing comes or goes any more.
+  private(set) var isDown = false
   /// Stream: what is left of frames that were written in part, and the frames behind them.
   private var output: [UInt8] = []
   private var outputStart = 0
@@ -56,6 +59,7 @@ public final class NetworkInterface: LinkDevice, DeviceDriver {
   // MARK: Receiving
 
   public func handleInput() {
+    guard !isDown else { return }
     flushOutput()
     switch kind {
     case .tap: receiveFrames()
@@ -64,11 +68,35 @@ public final class NetworkInterface: LinkDevice, DeviceDriver {
     Network.settle()
   }
 
+  /// Takes the link down for good: a descriptor that is always ready must not keep the poller running.
+  private func goDown(_ message: StaticString) {
+    guard !isDown else { return }
+    isDown = true
+    inputCount = 0
+    output.removeAll()
+    outputStart = 0
+    Devices.wantsNetworkOutput = false
+    if Devices.network === self { Devices.network = nil }
+    do throws(Errno) {
+      _ = try host.writeConsole(
+        2, UnsafeRawBufferPointer(start: message.utf8Start, count: message.utf8CodeUnitCount))
+    } catch {}
+  }
+
+  /// What a read that gave no bytes means: nothing for now, or the end.
+  private func judge(_ result: Int) {
+    if result == NetworkInterface.again || result == NetworkInterface.interrupted { return }
+    switch kind {
+    case .tap: goDown("swiftlet: the tap device is gone; the network is down\n")
+    case .stream: goDown("swiftlet: passt has ended; the network is down\n")
+    }
+  }
+
   private func receiveFrames() {
     let now = host.monotonicNanoseconds
     for _ in 0..<NetworkInterface.batch {
       let count = host.readFrame(input)
-      guard count > 0 else { return }
+      guard count > 0 else { return judge(count) }
       guard count > NetworkInterface.tapHeader, count <= input.count else { continue }
       // VIRTIO_NET_HDR_F_NEEDS_CSUM or _DATA_VALID: nobody has to look at the checksum.
       let isValidated = input[0] & 3 != 0
@@ -79,10 +107,10 @@ public final class NetworkInterface: LinkDevice, DeviceDriver {
 
   private func receiveStream() {
     for _ in 0..<4 {
-      guard !inputIsBroken else { return }
+      guard !isDown else { return }
       let space = UnsafeMutableRawBufferPointer(rebasing: input[inputCount...])
       let count = host.readFrame(space)
-      guard count > 0, count <= space.count else { return }
+      guard count > 0, count <= space.count else { return judge(count) }
       inputCount += count
       parseStream()
       if count < space.count { return }
@@ -98,11 +126,8 @@ public final class NetworkInterface: LinkDevice, DeviceDriver {
         Int(input[start]) << 24 | Int(input[start + 1]) << 16 | Int(input[start + 2]) << 8
         | Int(input[start + 3])
       guard length <= NetworkInterface.largestFrame else {
-        // There is no way to find the next frame: the link is down from now on.
-        inputIsBroken = true
-        inputCount = 0
-        if Devices.network === self { Devices.network = nil }
-        return
+        // There is no way to find the next frame.
+        return goDown("swiftlet: passt sent what is no frame; the network is down\n")
       }
       guard inputCount - start >= header + length else { break }
       let frame = UnsafeRawBufferPointer(rebasing: input[start + header..<start + header + length])
@@ -119,6 +144,7 @@ public final class NetworkInterface: LinkDevice, DeviceDriver {
   // MARK: Sending
 
   public func transmit(_ offload: TransmitOffload, _ frame: UnsafeRawBufferPointer) {
+    guard !isDown else { return }
     switch kind {
     case .tap:
       var header: [10 of UInt8] = .init(repeating: 0)
@@ -146,13 +172,21 @@ public final class NetworkInterface: LinkDevice, DeviceDriver {
     var written = 0
     if !hasOutput {
       written = host.writeFrame(header: header, frame)
-      // EAGAIN and EINTR: nothing went. Any other error: the link is down, and frames are lost.
-      if written == -11 || written == -4 { written = 0 }
+      // Any other error: the frame is lost, and the next read tells of the end.
+      if written == NetworkInterface.again || written == NetworkInterface.interrupted { written = 0 }
       guard written >= 0, written < total else { return }
     }
     guard written > 0 || output.count - outputStart + total <= NetworkInterface.outputLimit else { return }
     if written < header.count { output.append(contentsOf: header[written...]) }
     output.append(contentsOf: frame[max(0, written - header.count)...])
+    awaitOutput()
+  }
+
+  /// Has the poller watch for room.
+  private func awaitOutput() {
+    guard !Devices.wantsNetworkOutput else { return }
+    Devices.wantsNetworkOutput = true
+    Devices.devicesChanged()
   }
 
   var hasOutput: Bool { outputStart < output.count }
@@ -167,10 +201,11 @@ public final class NetworkInterface: LinkDevice, DeviceDriver {
     }
     if written > 0 {
       outputStart += written
-    } else if written != -11, written != -4 {
+    } else if written != NetworkInterface.again, written != NetworkInterface.interrupted {
       outputStart = output.count
     }
     if !hasOutput {
+      Devices.wantsNetworkOutput = false
       output.removeAll(keepingCapacity: true)
       outputStart = 0
     } else if outputStart > NetworkInterface.outputLimit {

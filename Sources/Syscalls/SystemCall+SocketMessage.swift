@@ -160,7 +160,6 @@ extension SystemCall {
     let slices = try slices(header.vectors, header.vectorCount)
     let message = try socket.receive(slices, flags: flags)
     var answer = message.flags.rawValue
-    let used: Int
     do throws(Errno) {
       if header.name != 0 {
         let count = min(Int(header.nameLength), message.address.count)
@@ -172,7 +171,7 @@ extension SystemCall {
       throw error
     }
     // From here on every file has its descriptor or has been let go.
-    used = try encodeControl(
+    let used = try encodeControl(
       message.control, header, closes: flags.rawValue & 0x4000_0000 != 0, &answer)
     try UserSlice.store(UInt(used), at: pointer &+ 40)
     try UserSlice.store(answer | flags.rawValue & 0x4000_0000, at: pointer &+ 48)
@@ -188,6 +187,7 @@ extension SystemCall {
     let room = header.control == 0 ? 0 : Int(min(header.controlLength, SystemCall.mostControl))
     var used = 0
     var bytes: [UInt8] = []
+    var installed: [Int32] = []
     if let credentials = control.credentials {
       if room >= 28 {
         bytes += controlHeader(28, type: 2) + Socket.bytes(credentials.process)
@@ -200,6 +200,7 @@ extension SystemCall {
     }
     if !control.files.isEmpty {
       let numbers = installFiles(control, most: max(0, (room - used - 16) / 4), closes: closes)
+      installed = numbers
       if numbers.count < control.files.count { answer |= MessageFlags.controlTruncated.rawValue }
       if !numbers.isEmpty {
         bytes += controlHeader(16 + numbers.count * 4, type: 1)
@@ -208,7 +209,13 @@ extension SystemCall {
       }
     }
     used = min(bytes.count, room)
-    if used > 0 { try UserSlice(header.control, used).store(Array(bytes[..<used])) }
+    do throws(Errno) {
+      if used > 0 { try UserSlice(header.control, used).store(Array(bytes[..<used])) }
+    } catch {
+      // The program never hears these numbers: it could not close them.
+      for number in installed { do throws(Errno) { try process.descriptors.close(number) } catch {} }
+      throw error
+    }
     return used
   }
 

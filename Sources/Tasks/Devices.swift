@@ -16,6 +16,8 @@ public enum Devices {
   nonisolated(unsafe) public internal(set) static var poller: Thread? = nil
   nonisolated(unsafe) public static var network: (any DeviceDriver)? = nil
   nonisolated(unsafe) public static var console: (any DeviceDriver)? = nil
+  /// Frames wait for room at the host: `network` is told (by `handleInput`) when there is some.
+  nonisolated(unsafe) public static var wantsNetworkOutput = false
   /// How many want console input; the console is not polled without.
   nonisolated(unsafe) public static var consoleReaders = 0
 
@@ -49,6 +51,11 @@ public enum Devices {
     KernelLock.acquire()
     if events.contains(.network) { network?.handleInput() }
     if events.contains(.console) { console?.handleInput() }
+  }
+
+  /// Makes the poller look again at what there is to watch.
+  public static func devicesChanged() {
+    if let poller, poller !== Thread.current { host.wakePoller() }
   }
 
   /// True while nobody watches the devices.

@@ -13,9 +13,12 @@ struct Networking {
   private let ports: [PublishedPort]
   private let address: IPv4Address
   private let prefixLength: UInt8
-  private let gateway: IPv4Address
+  private let gateway: IPv4Address?
+  private let nameservers: [IPv4Address]
 
-  init(option: String?, ports: [String], address: String, gateway: String) throws(BuildError) {
+  init(option: String?, ports: [String], address: String, gateway: String?, nameservers: [String])
+    throws(BuildError)
+  {
     var published: [PublishedPort] = []
     for text in ports { published.append(try PublishedPort(text)) }
     self.ports = published
@@ -36,7 +39,23 @@ struct Networking {
     }
     prefixLength = prefix
     self.address = try parseAddress(String(parts[0]))
-    self.gateway = try parseAddress(gateway)
+    self.gateway = try gateway.map(parseAddress)
+    var servers: [IPv4Address] = []
+    for text in nameservers { servers.append(try parseAddress(text)) }
+    self.nameservers = servers
+    if let gateway = self.gateway, !isNear(gateway) {
+      throw BuildError("the gateway \(text(gateway)) is not in the network \(address)")
+    }
+  }
+
+  private func isNear(_ other: IPv4Address) -> Bool {
+    (other.value ^ address.value) >> UInt32(32 - prefixLength) == 0
+  }
+
+  /// The network's first address, as routers have by custom; 10.0.2.2 in 10.0.2.0/24, as QEMU has it.
+  private var usualGateway: IPv4Address {
+    let first = IPv4Address(value: address.value & UInt32.max << UInt32(32 - prefixLength) | 1)
+    return first.value == 0x0a00_0201 ? IPv4Address(value: 0x0a00_0202) : first
   }
 
   /// Opens the device and describes it in `options`.
@@ -44,27 +63,32 @@ struct Networking {
     switch kind {
     case .none: return
     case .user:
+      let gateway = self.gateway ?? usualGateway
+      // passt answers name queries to this address; it is in the image's network, next to the gateway.
+      let nameserver = IPv4Address(value: gateway.value &+ 1)
       options.networkDescriptor = try startPasst(
-        ports, address: address, prefixLength: prefixLength, gateway: gateway)
+        ports, address: address, prefixLength: prefixLength, gateway: gateway, nameserver: nameserver)
       options.network = .stream
       options.hardwareAddress = [0x02, 0x53, 0x57, 0x4c, 0x54, 0x01]
-      options.nameservers = [nameserver]
+      options.gateway = gateway
+      options.nameservers = nameservers.isEmpty ? [nameserver] : nameservers
     case .tap(let name):
-      options.networkDescriptor = try openTap(name)
+      let device = try TapDevice(name)
+      options.networkDescriptor = try device.open()
       options.network = .tap
       options.networkOffloads = true
+      options.networkMTU = UInt32(clamping: device.mtu)
       options.hardwareAddress = randomHardwareAddress()
+      // Linux routes for the image, if it is on the device at all.
+      options.gateway = gateway ?? device.address.flatMap { isNear($0) ? $0 : nil } ?? usualGateway
+      options.nameservers = nameservers
     }
     options.address = address
     options.prefixLength = prefixLength
-    options.gateway = gateway
   }
-
-  /// passt answers name queries to this address; it is in the image's network, next to the gateway.
-  private var nameserver: IPv4Address { passtNameserver(gateway) }
 }
 
-func passtNameserver(_ gateway: IPv4Address) -> IPv4Address { IPv4Address(value: gateway.value &+ 1) }
+private func text(_ address: IPv4Address) -> String { String(decoding: address.text, as: UTF8.self) }
 
 private func parseAddress(_ text: String) throws(BuildError) -> IPv4Address {
   guard let address = try? IPv4Address(parsing: Array(text.utf8)[...]) else {

@@ -6,14 +6,15 @@ import ImageBuilder
 /// Starts passt(1) and returns the image's end of its socket, which survives exec. passt goes to the
 /// background when it is ready and ends when the image's end is closed.
 func startPasst(
-  _ ports: [PublishedPort], address: IPv4Address, prefixLength: UInt8, gateway: IPv4Address
+  _ ports: [PublishedPort], address: IPv4Address, prefixLength: UInt8, gateway: IPv4Address,
+  nameserver: IPv4Address
 ) throws(BuildError) -> Int32 {
   for port in ports { try port.checkFree() }
   guard let program = findPasst() else {
     throw BuildError("--net user and -p need passt, which is not installed; install the package passt")
   }
   var arguments = ["passt", "--fd", "3", "-q", "-e", "-4", "-a", text(address), "-n", "\(prefixLength)"]
-  arguments += ["-g", text(gateway), "--dns-forward", text(passtNameserver(gateway))]
+  arguments += ["-g", text(gateway), "--dns-forward", text(nameserver)]
   // passt wants an interface to imitate; without a default route any will do, for nothing of it is used.
   if !hasDefaultRoute() { arguments += ["-i", "lo", "-M", "02:53:57:4c:54:02"] }
   for port in ports { arguments += port.passtArguments }

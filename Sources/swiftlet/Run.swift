@@ -26,8 +26,11 @@ struct Run: ParsableCommand {
   @Option(help: "The image's address with prefix length.")
   var address: String = "10.0.2.15/24"
 
-  @Option(help: "The image's gateway.")
-  var gateway: String = "10.0.2.2"
+  @Option(help: "The image's gateway; by default this machine's address on the tap, or 10.0.2.2.")
+  var gateway: String?
+
+  @Option(name: .customLong("dns"), parsing: .singleValue, help: "A name server for /etc/resolv.conf.")
+  var nameservers: [String] = []
 
   @Flag(name: .customLong("rm"), help: "Accepted for podman's sake: nothing is ever left behind.")
   var remove = false
@@ -66,7 +69,9 @@ struct Run: ParsableCommand {
     var options = LaunchOptions()
     try readOptions(into: &options)
     let target = try LaunchTarget(name, arguments: Array(command.dropFirst()), options: &options, user: user)
-    try Networking(option: network, ports: ports, address: address, gateway: gateway).start(&options)
+    try Networking(
+      option: network, ports: ports, address: address, gateway: gateway, nameservers: nameservers
+    ).start(&options)
     if !interactive && !terminal { try useNullInput() }
     try target.execute(with: options)
   }
