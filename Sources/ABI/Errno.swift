@@ -87,6 +87,10 @@ extension Errno {
   @inlinable public static var notEmpty: Errno { Errno(rawValue: 39) }
   /// ELOOP
   @inlinable public static var tooManySymlinks: Errno { Errno(rawValue: 40) }
+  /// No message of desired type.
+  @inlinable public static var noMessage: Errno { Errno(rawValue: 42) }
+  /// Identifier removed.
+  @inlinable public static var identifierRemoved: Errno { Errno(rawValue: 43) }
   /// ENODATA
   @inlinable public static var noData: Errno { Errno(rawValue: 61) }
   /// ETIME

@@ -78,12 +78,28 @@ public final class LinuxHost: HostInterface {
 
   public func startThread(_ block: UnsafeMutablePointer<thread_block>) throws(Errno) {
     // CLONE_VM | FS | FILES | SIGHAND | THREAD | SYSVSEM
+    block.pointee.host_process = machine_current_block()?.pointee.host_process ?? 0
     try start(block, flags: 0x0005_0f00)
   }
 
   public func startProcess(_ block: UnsafeMutablePointer<thread_block>) throws(Errno) {
     // CLONE_PARENT: every host process is a child of the supervisor, which hears of its end. SIGCHLD.
+    block.pointee.host_process = 0
     try start(block, flags: 0x8000 | 17)
+  }
+
+  /// CPU clocks of other threads and processes have numbers made of their ids (linux/posix-timers.h).
+  public func processorNanoseconds(
+    _ block: UnsafeMutablePointer<thread_block>, wholeProcess: Bool
+  ) -> UInt64 {
+    let id = wholeProcess ? block.pointee.host_process : block.pointee.host_thread
+    guard id != 0 else { return 0 }
+    var time = host_timespec()
+    _ = withUnsafeMutablePointer(to: &time) {
+      LinuxCall.raw(
+        LinuxCall.clockGettime, Int(~UInt32(id) << 3 | (wholeProcess ? 2 : 6)), Int(bitPattern: $0))
+    }
+    return UInt64(bitPattern: time.seconds) &* 1_000_000_000 &+ UInt64(bitPattern: time.nanoseconds)
   }
 
   private func start(_ block: UnsafeMutablePointer<thread_block>, flags: Int) throws(Errno) {
@@ -101,6 +117,7 @@ public final class LinuxHost: HostInterface {
     )
     _ = withUnsafePointer(to: &stack) { LinuxCall.raw(LinuxCall.sigaltstack, Int(bitPattern: $0), 0) }
     block.pointee.host_thread = UInt64(LinuxCall.raw(LinuxCall.gettid))
+    if block.pointee.host_process == 0 { block.pointee.host_process = block.pointee.host_thread }
   }
 
   public func endThread(clearing word: UnsafeMutablePointer<UInt32>) -> Never { host_exit_thread(word) }

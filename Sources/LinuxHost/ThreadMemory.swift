@@ -34,6 +34,7 @@ public final class ThreadStacks {
     _ function: @convention(c) () -> Void
   ) -> Never {
     let thread = old.pointee.host_thread
+    block.pointee.host_process = old.pointee.host_process
     old.pointee.host_thread = 0
     _ = LinuxCall.raw(LinuxCall.archPrctl, 0x1001, Int(bitPattern: block))
     block.pointee.host_thread = thread

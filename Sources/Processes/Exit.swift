@@ -53,6 +53,7 @@ extension LinuxThread {
     // The leader's number stays with the process until it has been waited for.
     ProcessTable.remove(self)
     if process.threads.isEmpty {
+      process.keepProcessorTime(of: self)
       if !process.isExiting {
         process.isExiting = true
         process.exitStatus = (code & 0xff) << 8
@@ -81,6 +82,7 @@ extension Process {
   /// The last thread has left.
   fileprivate func end() {
     disarmTimers()
+    Semaphores.undo(self)
     ProcessTable.releaseResources?(self)
     completeVfork()
     isStopping = false

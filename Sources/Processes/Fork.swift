@@ -27,6 +27,8 @@ public struct CloneFlags: OptionSet, Sendable {
   public static var fileSystem: CloneFlags { CloneFlags(rawValue: 0x200) }
   public static var files: CloneFlags { CloneFlags(rawValue: 0x400) }
   public static var signalHandlers: CloneFlags { CloneFlags(rawValue: 0x800) }
+  /// CLONE_PIDFD
+  public static var processFile: CloneFlags { CloneFlags(rawValue: 0x1000) }
   public static var vfork: CloneFlags { CloneFlags(rawValue: 0x4000) }
   public static var parent: CloneFlags { CloneFlags(rawValue: 0x8000) }
   public static var thread: CloneFlags { CloneFlags(rawValue: 0x10000) }
@@ -44,6 +46,8 @@ public struct CloneArguments {
   public var parentIdentifier: UInt
   public var childIdentifier: UInt
   public var threadPointer: UInt
+  /// CLONE_PIDFD: where the descriptor's number goes.
+  public var processFile: UInt = 0
   public init(
     flags: CloneFlags, exitSignal: Int32, stack: UInt, parentIdentifier: UInt, childIdentifier: UInt,
     threadPointer: UInt
@@ -76,7 +80,11 @@ extension LinuxThread {
     }
     childBlock.pointee.thread = Unmanaged.passUnretained(child).toOpaque()
     prepareFrame(child, arguments)
-    try storeIdentifiers(child, arguments)
+    do throws(Errno) { try storeIdentifiers(child, arguments) } catch {
+      ProcessTable.discard(child)
+      threadMemory.retire(childBlock, inUse: false)
+      throw error
+    }
     if flags.contains(.memory), !flags.contains(.thread) { lend(to: child, arguments) }
     do throws(Errno) {
       if flags.contains(.thread) {
@@ -129,6 +137,14 @@ extension LinuxThread {
       } else {
         child.setChildAddress = arguments.childIdentifier
         child.block.pointee.attention = 1
+      }
+    }
+    if flags.contains(.processFile) {
+      let file = ProcessFile(child.process, flags: 0)
+      let descriptor = try process.descriptors.install(file, closesOnExecution: true)
+      do throws(Errno) { try UserSlice.store(descriptor, at: arguments.processFile) } catch {
+        try process.descriptors.close(descriptor)
+        throw error
       }
     }
     if flags.contains(.parentSetIdentifier) { try UserSlice.store(child.tid, at: arguments.parentIdentifier) }

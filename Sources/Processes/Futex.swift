@@ -33,14 +33,20 @@ public enum Futex {
   static let bucketCount = 256
   nonisolated(unsafe) static var buckets: [[FutexWaiter]] = []
 
-  /// Finds the key of a word; the address space supplies it. Without it every futex is private to the process.
-  nonisolated(unsafe) public static var keyOfSharedWord: ((LinuxThread, UInt) -> FutexKey?)? = nil
-
   static func key(_ address: UInt, isShared: Bool, thread: LinuxThread) throws(Errno) -> FutexKey {
     if address & 3 != 0 { throw .invalid }
     _ = try UserSlice(address, 4)
-    if isShared, let key = keyOfSharedWord?(thread, address) { return key }
+    if isShared, let key = sharedKey(address, thread) { return key }
     return FutexKey(identity: thread.process.addressSpaceIdentity, offset: address)
+  }
+
+  /// In memory that several address spaces may show the word is named by its object; nil in private memory.
+  private static func sharedKey(_ address: UInt, _ thread: LinuxThread) -> FutexKey? {
+    guard let area = thread.process.addressSpace.area(at: address), area.isShared,
+      let object: AnyObject = area.inode ?? area.frames
+    else { return nil }
+    let identity = UInt(bitPattern: Unmanaged.passUnretained(object).toOpaque())
+    return FutexKey(identity: identity, offset: UInt(area.offset) &+ (address - area.start))
   }
 
   static func bucket(_ key: FutexKey) -> Int {

@@ -6,6 +6,8 @@ extension LinuxThread {
   public func inherit(from thread: LinuxThread, sharesMemory: Bool) {
     mask = thread.mask
     name = thread.name
+    schedulingPolicy = thread.schedulingPolicy
+    schedulingPriority = thread.schedulingPriority
     if !sharesMemory { alternateStack = thread.alternateStack }
   }
 
@@ -20,6 +22,7 @@ extension LinuxThread {
     process.actions = process.actions.copy()
     process.actions.resetForExecution()
     process.deletePosixTimers()
+    process.capabilities.execute(process.credentials)
     process.hasExecuted = true
     process.exitSignal = Signal.child
     process.completeVfork()

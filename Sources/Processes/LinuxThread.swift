@@ -43,6 +43,9 @@ public final class LinuxThread: Thread {
   var restartDeadline: UInt64?
   /// At most 15 bytes.
   public var name: [UInt8]
+  /// sched(7): kept and reported only.
+  public var schedulingPolicy: Int32 = 0
+  public var schedulingPriority: Int32 = 0
   /// The thread has left its process; only its host thread is left to end.
   public internal(set) var hasExited = false
 

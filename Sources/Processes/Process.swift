@@ -66,6 +66,9 @@ public final class Process {
   public var hasExecuted = false
 
   public var credentials = ProcessCredentials()
+  public var capabilities = Capabilities()
+  /// PR_SET_NO_NEW_PRIVS
+  public var hasNoNewPrivileges = false
   /// Indexed by RLIMIT_ numbers.
   public var limits: [ResourceLimit] = ResourceLimit.defaults()
   /// At most 15 bytes (PR_SET_NAME).
@@ -74,6 +77,14 @@ public final class Process {
   public var commandLine: [UInt8] = []
   public var dumpable: Int32 = 1
   public var isChildSubreaper = false
+  /// nice(2): -20 to 19.
+  public var niceness: Int32 = 0
+  /// personality(2)
+  public var personality: UInt32 = 0
+  /// Nanoseconds of processor time: of threads of host processes that have ended, and of children waited for.
+  public internal(set) var endedProcessorNanoseconds: UInt64 = 0
+  public internal(set) var childrenProcessorNanoseconds: UInt64 = 0
+  var semaphoreUndo: [SemaphoreUndo] = []
   /// PR_SET_PDEATHSIG: sent to this process when its parent ends.
   public var parentDeathSignal: Int32 = 0
   /// Number of the controlling terminal, 0 for none.
@@ -116,6 +127,8 @@ public final class Process {
   public internal(set) var exitStatus: Int32 = 0
   public internal(set) var isZombie = false
   let childQueue = WaitQueue()
+  /// Woken by every signal to the process or its threads, blocked ones too; signalfd(2) waits here.
+  public let signalQueue = WaitQueue()
   /// Woken when the process ends; pidfd and /proc readers wait here.
   public let exitQueue = WaitQueue()
   /// The parent of a vfork(2) sleeps here until the child executes or ends.
@@ -139,6 +152,10 @@ public final class Process {
     addressSpaceIdentity = UInt(truncatingIfNeeded: pid)
     if let parent {
       credentials = parent.credentials
+      capabilities = parent.capabilities
+      hasNoNewPrivileges = parent.hasNoNewPrivileges
+      niceness = parent.niceness
+      personality = parent.personality
       limits = parent.limits
       name = parent.name
       commandLine = parent.commandLine

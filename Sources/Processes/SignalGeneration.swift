@@ -1,6 +1,7 @@
 public import ABI
 import CMachine
 import Tasks
+import VFS
 
 // Sending of signals: what Linux does between kill(2) and the moment a thread takes the signal.
 
@@ -45,6 +46,7 @@ extension LinuxThread {
     guard pending.add(information, limit: process.limits[ResourceLimit.pendingSignals].soft) else {
       throw .again
     }
+    process.signalQueue.wake(Readiness.readable.rawValue)
     process.complete(information.signal, thread: self, candidates: [self])
   }
 }
@@ -58,6 +60,7 @@ extension Process {
       return
     }
     guard pending.add(information, limit: limits[ResourceLimit.pendingSignals].soft) else { throw .again }
+    signalQueue.wake(Readiness.readable.rawValue)
     complete(information.signal, thread: first, candidates: threads)
   }
 

@@ -42,6 +42,8 @@ public struct WaitResult {
   public var detail: Int32
   /// As wait4(2) stores it.
   public var status: Int32
+  /// Of the child and the children that it waited for.
+  public var processorNanoseconds: UInt64
 }
 
 extension LinuxThread {
@@ -80,7 +82,10 @@ extension Process {
     if isZombie {
       guard options.contains(.exited) else { return nil }
       let result = waitResult(code: exitCode, detail: exitDetail, status: exitStatus)
-      if !keeps { forget() }
+      if !keeps {
+        parent?.addProcessorTime(ofChild: self)
+        forget()
+      }
       return result
     }
     if hasStopToReport, options.contains(.stopped) {
@@ -96,7 +101,9 @@ extension Process {
   }
 
   private func waitResult(code: Int32, detail: Int32, status: Int32) -> WaitResult {
-    WaitResult(pid: pid, uid: credentials.realUser, code: code, detail: detail, status: status)
+    WaitResult(
+      pid: pid, uid: credentials.realUser, code: code, detail: detail, status: status,
+      processorNanoseconds: processorNanoseconds &+ childrenProcessorNanoseconds)
   }
 }
 

@@ -7,11 +7,15 @@ import VFS
 /// clone(2), execve(2) and their relatives.
 extension SystemCall {
   func clone() throws(Errno) -> Int {
-    Int(
-      try thread.clone(
-        CloneArguments(
-          flags: CloneFlags(rawValue: UInt64(a) & ~0xff), exitSignal: Int32(a & 0xff), stack: b,
-          parentIdentifier: c, childIdentifier: d, threadPointer: e)))
+    var arguments = CloneArguments(
+      flags: CloneFlags(rawValue: UInt64(a) & ~0xff), exitSignal: Int32(a & 0xff), stack: b,
+      parentIdentifier: c, childIdentifier: d, threadPointer: e)
+    if arguments.flags.contains(.processFile) {
+      // The old call has one place for both.
+      if arguments.flags.contains(.parentSetIdentifier) { throw .invalid }
+      arguments.processFile = c
+    }
+    return Int(try thread.clone(arguments))
   }
 
   func fork() throws(Errno) -> Int {
@@ -35,14 +39,13 @@ extension SystemCall {
     guard b >= 64, b <= 4096 else { throw .invalid }
     typealias Words = (UInt64, UInt64, UInt64, UInt64, UInt64, UInt64, UInt64, UInt64)
     let words: Words = try UserSlice.load(a, (0, 0, 0, 0, 0, 0, 0, 0))
-    if words.0 & 0x1000 != 0 { throw .invalid }  // CLONE_PIDFD
-    return Int(
-      try thread.clone(
-        CloneArguments(
-          flags: CloneFlags(rawValue: words.0), exitSignal: Int32(truncatingIfNeeded: words.4),
-          stack: UInt(words.5) &+ UInt(words.6), parentIdentifier: UInt(words.3),
-          childIdentifier: UInt(words.2),
-          threadPointer: UInt(words.7))))
+    guard words.4 <= 64 else { throw .invalid }
+    var arguments = CloneArguments(
+      flags: CloneFlags(rawValue: words.0), exitSignal: Int32(truncatingIfNeeded: words.4),
+      stack: UInt(words.5) &+ UInt(words.6), parentIdentifier: UInt(words.3),
+      childIdentifier: UInt(words.2), threadPointer: UInt(words.7))
+    arguments.processFile = UInt(words.1)
+    return Int(try thread.clone(arguments))
   }
 
   func execve() throws(Errno) -> Int {
@@ -91,6 +94,10 @@ extension SystemCall {
   func run(_ execution: Execution) {
     let process = process
     thread.prepareForExecution()
+    if process.descriptors.users > 1 {
+      process.descriptors.users -= 1
+      process.descriptors = process.descriptors.copy()
+    }
     process.descriptors.closeForExecution()
     do throws(Errno) {
       try execution.load(into: process.addressSpace, frame: frame, process: process)

@@ -17,19 +17,12 @@ extension SystemCall {
     case 97: return try limits(nil, Int(int(a)), new: 0, old: b)
     case 160: return try limits(nil, Int(int(a)), new: b, old: 0)
     case 302: return try limits(int(a), Int(int(b)), new: c, old: d)
-    case 98:
-      try UserSlice(b, 144).clear(144)
-      return 0
+    case 98: return try getrusage()
     case 99: return try sysinfo()
-    case 135: return 0
-    case 140: return 20
-    case 141, 142, 144, 203: return 0
-    case 143:
-      try UserSlice.store(Int32(0), at: b)
-      return 0
-    case 145: return 0
-    case 146: return int(a) == 1 || int(a) == 2 ? 99 : 0
-    case 147: return int(a) == 1 || int(a) == 2 ? 1 : 0
+    case 135:
+      let old = process.personality
+      if unsigned(a) != .max { process.personality = unsigned(a) }
+      return Int(old)
     case 157: return try prctl()
     case 204:
       guard b >= 8 else { throw .invalid }
@@ -40,7 +33,6 @@ extension SystemCall {
       if b != 0 { try UserSlice.store(UInt32(0), at: b) }
       return 0
     case 318: return try getrandom()
-    case 324: return a == 0 ? 0 : nil
     default: return nil
     }
   }
@@ -98,32 +90,21 @@ extension SystemCall {
     return bytes.count
   }
 
-  private func prctl() throws(Errno) -> Int {
+  /// getrusage(2): all time is user time, since the host counts both together.
+  private func getrusage() throws(Errno) -> Int {
     switch int(a) {
-    case 1:
-      guard b <= 64 else { throw .invalid }
-      process.parentDeathSignal = int(b)
-    case 2: try UserSlice.store(process.parentDeathSignal, at: b)
-    case 3: return Int(process.dumpable)
-    case 4:
-      guard b <= 1 else { throw .invalid }
-      process.dumpable = int(b)
-    case 7, 8: return 0
-    case 15:
-      let name = Array(try UserSlice(b, 16).bytes().prefix { $0 != 0 }.prefix(15))
-      thread.name = name
-      if thread.tid == process.pid { process.name = name }
-    case 16:
-      var name = thread.name
-      while name.count < 16 { name.append(0) }
-      try UserSlice(b, 16).store(name)
-    case 23: return b <= 40 ? 1 : -22
-    case 36: process.isChildSubreaper = b != 0
-    case 37: try UserSlice.store(Int32(process.isChildSubreaper ? 1 : 0), at: b)
-    case 38: return 0
-    case 39: return 0
+    case 0: try storeUsage(process.processorNanoseconds, at: b)
+    case 1: try storeUsage(thread.processorNanoseconds, at: b)
+    case -1: try storeUsage(process.childrenProcessorNanoseconds, at: b)
     default: throw .invalid
     }
     return 0
+  }
+
+  /// struct rusage, 144 bytes.
+  func storeUsage(_ nanoseconds: UInt64, at address: UInt) throws(Errno) {
+    try UserSlice(address, 144).clear(144)
+    let time = (Int64(nanoseconds / 1_000_000_000), Int64(nanoseconds % 1_000_000_000 / 1000))
+    try UserSlice.store(time, at: address)
   }
 }

@@ -9,6 +9,9 @@ extension SystemCall {
     if let result = try dispatchSignal() { return result }
     if let result = try dispatchTime() { return result }
     if let result = try dispatchInformation() { return result }
+    if let result = try dispatchInterprocess() { return result }
+    if let result = try dispatchScheduling() { return result }
+    if let result = try dispatchPrivileged() { return result }
     let owner = process.credentials
     switch number {
     case 39: return Int(process.pid)
@@ -35,6 +38,7 @@ extension SystemCall {
       thread.robustList = a
       thread.robustListLength = b
       return 0
+    case 274: return try get_robust_list()
     case 202: return try futex()
     case 105, 113, 117: return try setUsers()
     case 106, 114, 119: return try setGroups()
@@ -48,12 +52,33 @@ extension SystemCall {
     }
   }
 
+  private func get_robust_list() throws(Errno) -> Int {
+    var target = thread
+    if int(a) != 0 {
+      guard let other = ProcessTable.thread(int(a)) else { throw .noSuchProcess }
+      guard owner(of: other.process) else { throw .notPermitted }
+      target = other
+    }
+    try UserSlice.store(target.robustList, at: b)
+    try UserSlice.store(UInt(24), at: c)
+    return 0
+  }
+
+  /// The caller may look into `other` (ptrace(2), access mode checks, as far as users go).
+  func owner(of other: Process) -> Bool {
+    let (mine, its) = (process.credentials, other.credentials)
+    return mine.isPrivileged
+      || mine.effectiveUser == its.realUser && its.realUser == its.effectiveUser
+        && its.realUser == its.savedUser
+  }
+
   private func wait4() throws(Errno) -> Int {
     var options = WaitOptions(rawValue: unsigned(c))
     options.insert(.exited)
+    guard options.isDisjoint(with: .noWait) else { throw .invalid }
     guard let result = try thread.wait(try .wait4(int(a), caller: process), options) else { return 0 }
     if b != 0 { try UserSlice.store(result.status, at: b) }
-    if d != 0 { try UserSlice(d, 144).clear(144) }
+    if d != 0 { try storeUsage(result.processorNanoseconds, at: d) }
     return Int(result.pid)
   }
 
@@ -68,9 +93,13 @@ extension SystemCall {
     case 2:
       guard number >= 0 else { throw .invalid }
       selector = .group(number == 0 ? process.processGroup : number)
+    case 3:
+      guard let file = try file(number) as? ProcessFile else { throw .badFileDescriptor }
+      selector = .process(file.process.pid)
     default: throw .invalid
     }
     let result = try thread.wait(selector, WaitOptions(rawValue: unsigned(d)))
+    if e != 0, let result { try storeUsage(result.processorNanoseconds, at: e) }
     guard c != 0 else { return 0 }
     guard let result else {
       try UserSlice(c, 128).clear(128)
@@ -97,6 +126,7 @@ extension SystemCall {
     let known = [owner.realUser, owner.effectiveUser, owner.savedUser]
     switch number {
     case 105:
+      guard unsigned(a) != .max else { throw .invalid }
       let user = try choose(a, owner.effectiveUser, known)
       if process.credentials.isPrivileged {
         owner.realUser = user
@@ -122,6 +152,7 @@ extension SystemCall {
     let known = [owner.realGroup, owner.effectiveGroup, owner.savedGroup]
     switch number {
     case 106:
+      guard unsigned(a) != .max else { throw .invalid }
       let group = try choose(a, owner.effectiveGroup, known)
       if owner.isPrivileged {
         owner.realGroup = group
@@ -131,7 +162,9 @@ extension SystemCall {
     case 114:
       owner.realGroup = try choose(a, owner.realGroup, known)
       owner.effectiveGroup = try choose(b, owner.effectiveGroup, known)
-      owner.savedGroup = owner.effectiveGroup
+      if unsigned(a) != .max || owner.effectiveGroup != process.credentials.realGroup {
+        owner.savedGroup = owner.effectiveGroup
+      }
     default:
       owner.realGroup = try choose(a, owner.realGroup, known)
       owner.effectiveGroup = try choose(b, owner.effectiveGroup, known)
@@ -141,6 +174,7 @@ extension SystemCall {
   }
 
   private func apply(_ owner: ProcessCredentials) -> Int {
+    process.capabilities.change(from: process.credentials, to: owner)
     process.credentials = owner
     process.fileSystem.credentials = Credentials(
       user: owner.effectiveUser, group: owner.effectiveGroup, groups: owner.groups)

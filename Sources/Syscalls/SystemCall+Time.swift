@@ -26,7 +26,12 @@ extension SystemCall {
       if a != 0 { try UserSlice.store(now, at: a) }
       return now
     case 100:
-      if a != 0 { try UserSlice(a, 32).clear(32) }
+      // struct tms, in hundredths of a second
+      let tick: UInt64 = 10_000_000
+      if a != 0 {
+        let (own, children) = (process.processorNanoseconds, process.childrenProcessorNanoseconds)
+        try UserSlice.store((own / tick, UInt64(0), children / tick, UInt64(0)), at: a)
+      }
       return Int(host.monotonicNanoseconds / 10_000_000)
     case 37:
       let old = try process.setIntervalTimer(
@@ -40,7 +45,18 @@ extension SystemCall {
       let old = try process.setIntervalTimer(int(a), setting)
       if c != 0 { try storeSetting(old, at: c) }
       return 0
-    case 227: throw .notPermitted
+    case 164, 227: throw .notPermitted
+    case 159: return try adjtime(a)
+    case 305: return try adjtime(b)
+    case 222: return try timer_create()
+    case 223: return try timer_settime()
+    case 224:
+      try storeTimerSetting(try process.timerSetting(int(a)), at: b)
+      return 0
+    case 225: return Int(try process.timerOverrun(int(a)))
+    case 226:
+      try process.deleteTimer(int(a))
+      return 0
     default: return nil
     }
   }
@@ -49,11 +65,64 @@ extension SystemCall {
     switch identifier {
     case 0, 5, 8, 11: return host.realtimeNanoseconds
     case 1, 4, 6, 7, 9: return host.monotonicNanoseconds
-    case 2, 3: return host.monotonicNanoseconds &- process.startTime
-    default:
-      if identifier < 0 { return host.monotonicNanoseconds &- process.startTime }
-      throw .invalid
+    case 2: return process.processorNanoseconds
+    case 3: return thread.processorNanoseconds
+    default: return try processorClock(identifier)
     }
+  }
+
+  /// CPU clocks of processes and threads: the id inverted above three bits that say which (clock_getcpuclockid(3)).
+  private func processorClock(_ identifier: Int32) throws(Errno) -> UInt64 {
+    guard identifier < 0, identifier & 3 != 3 else { throw .invalid }
+    let number = ~(identifier >> 3)
+    if identifier & 4 != 0 {
+      guard number != 0 else { return thread.processorNanoseconds }
+      guard let other = ProcessTable.thread(number), other.process === process else { throw .invalid }
+      return other.processorNanoseconds
+    }
+    guard number != 0 else { return process.processorNanoseconds }
+    guard let other = ProcessTable.process(number) else { throw .invalid }
+    return other.processorNanoseconds
+  }
+
+  /// adjtimex(2): the clock is the host's; it can be read only.
+  private func adjtime(_ address: UInt) throws(Errno) -> Int {
+    let modes = try UserSlice.load(address, UInt32(0))
+    guard modes == 0 else { throw .notPermitted }
+    try UserSlice(address, 208).clear(208)
+    try UserSlice.store(Int64(10000), at: address + 88)  // tick, microseconds
+    let now = host.realtimeNanoseconds
+    try UserSlice.store(
+      (Int64(now / 1_000_000_000), Int64(now % 1_000_000_000 / 1000)), at: address + 72)
+    return 0
+  }
+
+  // MARK: POSIX timers
+
+  private func timer_create() throws(Errno) -> Int {
+    // struct sigevent: value, signal, notification, thread. Without one: SIGALRM with the timer's id.
+    var event: (UInt64, Int32, Int32, Int32) = (0, Signal.alarm, 0, 0)
+    if b != 0 { event = try UserSlice.load(b, event) }
+    let identifier = try process.createTimer(
+      clock: int(a), notification: event.2, signal: event.1, value: b == 0 ? nil : event.0, tid: event.3)
+    do throws(Errno) { try UserSlice.store(identifier, at: c) } catch {
+      try process.deleteTimer(identifier)
+      throw error
+    }
+    return 0
+  }
+
+  private func timer_settime() throws(Errno) -> Int {
+    guard c != 0 else { throw .invalid }
+    let setting = TimerSetting(value: try duration(c &+ 16), interval: try duration(c))
+    let old = try process.setTimer(int(a), setting, isAbsolute: b & 1 != 0)
+    if d != 0 { try storeTimerSetting(old, at: d) }
+    return 0
+  }
+
+  private func storeTimerSetting(_ setting: TimerSetting, at address: UInt) throws(Errno) {
+    try storeTime(setting.interval, at: address)
+    try storeTime(setting.value, at: address &+ 16)
   }
 
   private func storeTime(_ nanoseconds: UInt64, at address: UInt) throws(Errno) {
@@ -81,6 +150,7 @@ extension SystemCall {
 
   private func clock_nanosleep() throws(Errno) -> Int {
     let wanted = try duration(c)
+    _ = try clock(int(a))
     guard b & 1 != 0 else { return try sleep(until: host.monotonicNanoseconds &+ wanted, remainder: d) }
     let now = try clock(int(a))
     let left = wanted > now ? wanted - now : 0

@@ -54,6 +54,12 @@ public protocol HostInterface: AnyObject {
   var realtimeNanoseconds: UInt64 { get }
   func fillRandom(_ bytes: UnsafeMutableRawBufferPointer)
 
+  /// Nanoseconds of processor time that the thread of `block` has used or, with `wholeProcess`, all threads of its
+  /// address space, ended ones too. A thread of another address space is known only as a whole. 0: not known.
+  func processorNanoseconds(
+    _ block: UnsafeMutablePointer<thread_block>, wholeProcess: Bool
+  ) -> UInt64
+
   // Devices.
   /// Waits for the network or the console, or for `wakePoller`, until `deadline`.
   func pollDevices(console: Bool, network: Bool, deadline: UInt64) -> DeviceEvents
@@ -68,6 +74,12 @@ public protocol HostInterface: AnyObject {
 
   // End.
   func exit(status: Int32) -> Never
+}
+
+extension HostInterface {
+  public func processorNanoseconds(
+    _ block: UnsafeMutablePointer<thread_block>, wholeProcess: Bool
+  ) -> UInt64 { 0 }
 }
 
 /// What `pollDevices` found.
