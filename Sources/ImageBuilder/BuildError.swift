@@ -42,6 +42,12 @@ extension Path {
     return Array(self[(index + 1)...])
   }
 
+  /// `NAME.so` or `NAME.so.VERSION`: loaded by a running program rather than executed.
+  var isSharedObjectName: Bool {
+    let parts = lastComponent.split(separator: UInt8(ascii: "."), omittingEmptySubsequences: false)
+    return parts.dropFirst().contains { $0.elementsEqual("so".utf8) }
+  }
+
   func appending(_ name: some Sequence<UInt8>) -> Path {
     isEmpty || last == Path.slash ? self + name : self + [Path.slash] + name
   }

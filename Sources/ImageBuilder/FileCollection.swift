@@ -14,7 +14,7 @@ public struct FileCollection {
   public private(set) var sources: [Source] = []
   /// Called after each file added, with their number.
   public var onProgress: ((Int) -> Void)?
-  /// Regular files with the x permission, in order: candidates for library resolution.
+  /// Regular files with the x permission or a shared object's name, in order: candidates for library resolution.
   public private(set) var executables: [(path: Path, source: Path)] = []
 
   private var indices: [Path: Int] = [:]
@@ -124,7 +124,9 @@ public struct FileCollection {
         file.dataLength = UInt64(status.st_size)
         content = .file(source)
       }
-      if status.st_mode & 0o111 != 0 { executables.append((destination, source)) }
+      if status.st_mode & 0o111 != 0 || destination.isSharedObjectName {
+        executables.append((destination, source))
+      }
     case S_IFLNK:
       let target = try readLink(source)
       file.dataLength = UInt64(target.count)

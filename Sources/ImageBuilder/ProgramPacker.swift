@@ -1,3 +1,4 @@
+import Glibc
 import Image
 
 /// Packs programs with everything they need from a tree: interpreters and shared libraries at their own
@@ -36,7 +37,12 @@ public struct ProgramPacker {
   /// Adds a host file or directory; the libraries of the ELF executables in it come along.
   public mutating func add(_ source: Path, at destination: Path) throws(BuildError) {
     let known = files.executables.count
-    try files.addTree(source, at: destination)
+    if isLink(source), absolute(source) == destination {
+      // The name alone would lead nowhere.
+      try files.addWithWay(destination, from: tree)
+    } else {
+      try files.addTree(source, at: destination)
+    }
     for executable in files.executables[known...] {
       let file = try MappedFile(executable.source)
       defer { file.keepAlive() }
@@ -45,6 +51,11 @@ public struct ProgramPacker {
       else { continue }
       try addLibraries(of: absolute(executable.source))
     }
+  }
+
+  private func isLink(_ path: Path) -> Bool {
+    guard let status = linkStatus(path) else { return false }
+    return status.st_mode & S_IFMT == S_IFLNK
   }
 
   private mutating func addLibraries(of path: Path) throws(BuildError) {

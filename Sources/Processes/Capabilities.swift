@@ -1,5 +1,5 @@
-/// The capability sets of a process (capabilities(7)): kept, inherited and reported as Linux does. What a process may
-/// do is decided by its effective user id; the sets grant nothing of their own.
+/// The capability sets of a process (capabilities(7)): kept, inherited and reported as Linux does. They
+/// decide who may change ids; all else that a process may do is decided by its effective user id.
 public struct Capabilities {
   public var effective = Capabilities.all
   public var permitted = Capabilities.all
@@ -13,6 +13,8 @@ public struct Capabilities {
   public init() {}
   /// CAP_LAST_CAP of Linux 6.1 is 40.
   public static var lastNumber: UInt { 40 }
+  public static var setGroup: UInt64 { 1 << 6 }
+  public static var setUser: UInt64 { 1 << 7 }
   public static var all: UInt64 { (1 << 41) - 1 }
 
   /// Effect of user id changes on capabilities.

@@ -114,10 +114,14 @@ extension SystemCall {
   }
 
   /// An id may become any of the three that the process has, or anything for root (setresuid(2)).
-  private func choose(_ value: UInt, _ current: UInt32, _ allowed: [UInt32]) throws(Errno) -> UInt32 {
+  private func choose(
+    _ value: UInt, _ current: UInt32, _ allowed: [UInt32], _ capability: UInt64
+  ) throws(Errno) -> UInt32 {
     let wanted = unsigned(value)
     if wanted == .max { return current }
-    guard process.credentials.isPrivileged || allowed.contains(wanted) else { throw .notPermitted }
+    guard process.capabilities.effective & capability != 0 || allowed.contains(wanted) else {
+      throw .notPermitted
+    }
     return wanted
   }
 
@@ -127,22 +131,22 @@ extension SystemCall {
     switch number {
     case 105:
       guard unsigned(a) != .max else { throw .invalid }
-      let user = try choose(a, owner.effectiveUser, known)
-      if process.credentials.isPrivileged {
+      let user = try choose(a, owner.effectiveUser, known, Capabilities.setUser)
+      if process.capabilities.effective & Capabilities.setUser != 0 {
         owner.realUser = user
         owner.savedUser = user
       }
       owner.effectiveUser = user
     case 113:
-      owner.realUser = try choose(a, owner.realUser, known)
-      owner.effectiveUser = try choose(b, owner.effectiveUser, known)
+      owner.realUser = try choose(a, owner.realUser, known, Capabilities.setUser)
+      owner.effectiveUser = try choose(b, owner.effectiveUser, known, Capabilities.setUser)
       if unsigned(a) != .max || owner.effectiveUser != process.credentials.realUser {
         owner.savedUser = owner.effectiveUser
       }
     default:
-      owner.realUser = try choose(a, owner.realUser, known)
-      owner.effectiveUser = try choose(b, owner.effectiveUser, known)
-      owner.savedUser = try choose(c, owner.savedUser, known)
+      owner.realUser = try choose(a, owner.realUser, known, Capabilities.setUser)
+      owner.effectiveUser = try choose(b, owner.effectiveUser, known, Capabilities.setUser)
+      owner.savedUser = try choose(c, owner.savedUser, known, Capabilities.setUser)
     }
     return apply(owner)
   }
@@ -153,22 +157,22 @@ extension SystemCall {
     switch number {
     case 106:
       guard unsigned(a) != .max else { throw .invalid }
-      let group = try choose(a, owner.effectiveGroup, known)
-      if owner.isPrivileged {
+      let group = try choose(a, owner.effectiveGroup, known, Capabilities.setGroup)
+      if process.capabilities.effective & Capabilities.setGroup != 0 {
         owner.realGroup = group
         owner.savedGroup = group
       }
       owner.effectiveGroup = group
     case 114:
-      owner.realGroup = try choose(a, owner.realGroup, known)
-      owner.effectiveGroup = try choose(b, owner.effectiveGroup, known)
+      owner.realGroup = try choose(a, owner.realGroup, known, Capabilities.setGroup)
+      owner.effectiveGroup = try choose(b, owner.effectiveGroup, known, Capabilities.setGroup)
       if unsigned(a) != .max || owner.effectiveGroup != process.credentials.realGroup {
         owner.savedGroup = owner.effectiveGroup
       }
     default:
-      owner.realGroup = try choose(a, owner.realGroup, known)
-      owner.effectiveGroup = try choose(b, owner.effectiveGroup, known)
-      owner.savedGroup = try choose(c, owner.savedGroup, known)
+      owner.realGroup = try choose(a, owner.realGroup, known, Capabilities.setGroup)
+      owner.effectiveGroup = try choose(b, owner.effectiveGroup, known, Capabilities.setGroup)
+      owner.savedGroup = try choose(c, owner.savedGroup, known, Capabilities.setGroup)
     }
     return apply(owner)
   }
@@ -197,7 +201,7 @@ extension SystemCall {
   }
 
   private func setgroups() throws(Errno) -> Int {
-    guard process.credentials.isPrivileged else { throw .notPermitted }
+    guard process.capabilities.effective & Capabilities.setGroup != 0 else { throw .notPermitted }
     guard a <= 65536 else { throw .invalid }
     var groups: [UInt32] = []
     for i in 0..<Int(a) { groups.append(try UserSlice.load(b + UInt(4 * i), UInt32(0))) }
