@@ -1,5 +1,5 @@
 # One command each. `make demo` on a new Debian 12 machine with Swift 6.3 needs nothing else.
-.PHONY: build image command packages demo test format lint clean
+.PHONY: build image command packages demo test bench format lint clean
 SWIFT_SOURCES = Package.swift Sources Tests
 IMAGE_SCRATCH = .build-image
 IMAGE_BUILD = $(IMAGE_SCRATCH)/x86_64-unknown-linux-gnu/release
@@ -30,6 +30,10 @@ test: packages build
 	for target in NetTests ImageTests VFSTests ProcessesTests; do \
 	  timeout 300 swift test --skip-build --no-parallel --filter "^$$target" || exit 1; done
 	@Tests/System/run
+
+bench: build
+	@Tests/System/packages wrk
+	@Benchmarks/run
 
 format:
 	swift format --in-place --recursive $(SWIFT_SOURCES)

@@ -77,7 +77,7 @@ struct Networking {
       options.networkDescriptor = try device.open()
       options.network = .tap
       options.networkOffloads = true
-      options.networkMTU = UInt32(clamping: device.mtu)
+      if device.mtu != 1500 { options.networkMTU = UInt32(clamping: device.mtu) }
       options.hardwareAddress = randomHardwareAddress()
       // Linux routes for the image, if it is on the device at all.
       options.gateway = gateway ?? device.address.flatMap { isNear($0) ? $0 : nil } ?? usualGateway
