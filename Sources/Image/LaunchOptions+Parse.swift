@@ -71,6 +71,9 @@ extension LaunchOptions {
     } else if line.hasKey("terminal") {
       try seen.once(15)
       terminal = try parseFlag(line.value)
+    } else if line.hasKey("size-fd") {
+      try seen.once(17)
+      sizeDescriptor = Int32(truncatingIfNeeded: try parseNumber(line.value, atMost: UInt64(Int32.max)))
     } else if line.hasKey("trace") {
       try seen.once(16)
       trace = try parseTrace(line.value)

@@ -76,6 +76,8 @@ public struct LaunchOptions: Equatable {
   public var hostname: [UInt8]?
   /// Standard input is a terminal.
   public var terminal = false
+  /// A shared page that begins with the terminal's struct winsize (ioctl_tty(2)).
+  public var sizeDescriptor: Int32?
   public var trace: LaunchTrace?
 
   public init() {}
@@ -131,6 +133,7 @@ public struct LaunchOptions: Equatable {
     for nameserver in nameservers { writer.add("nameserver", nameserver.text) }
     if let hostname { writer.add("hostname", hostname) }
     writer.add("terminal", number: terminal ? 1 : 0)
+    if let sizeDescriptor { writer.add("size-fd", number: UInt64(UInt32(bitPattern: sizeDescriptor))) }
     switch trace {
     case nil: break
     case .missing: writer.add("trace", word: "missing")

@@ -143,6 +143,42 @@ extension LinuxHost {
     _ = LinuxCall.raw(LinuxCall.fcntl, descriptor, 4, flags | 0o4000)
   }
 
+  /// Maps the page in which the command keeps the size of its terminal; nil if that fails.
+  public static func mapSize(_ descriptor: Int) -> UnsafePointer<UInt64>? {
+    let address = 0x2e80_0000_0000
+    guard LinuxCall.raw(LinuxCall.mmap, address, 4096, 1, 0x11, descriptor, 0) == address else { return nil }
+    return UnsafePointer(bitPattern: address)
+  }
+
+  /// Opens standard input, output and error anew without waiting (O_NONBLOCK) where they are pipes or devices: they
+  /// are read and written under the kernel lock. The flag must not be set on the description that the user's shell
+  /// shares. What cannot be opened again, a socket for one, is asked with ppoll(2) before every call.
+  public func takeConsole() {
+    let prefix: StaticString = "/proc/self/fd/"
+    var name: [16 of UInt8] = .init(repeating: 0)
+    for i in 0..<prefix.utf8CodeUnitCount { name[i] = prefix.utf8Start[i] }
+    for stream in 0..<3 {
+      var status: [18 of UInt64] = .init(repeating: 0)
+      let result = withUnsafeMutablePointer(to: &status) {
+        LinuxCall.raw(LinuxCall.fstat, stream, Int(bitPattern: $0))
+      }
+      let type = UInt32(truncatingIfNeeded: status[3]) & 0o170000
+      guard result == 0, type != 0o100000 else { continue }
+      waitingStreams |= 1 << stream
+      guard type == 0o010000 || type == 0o020000 else { continue }
+      name[14] = 0x30 + UInt8(stream)
+      let access = LinuxCall.raw(LinuxCall.fcntl, stream, 3) & 3
+      guard access >= 0 else { continue }
+      let descriptor = withUnsafePointer(to: &name) {
+        LinuxCall.raw(LinuxCall.open, Int(bitPattern: $0), access | 0o2004400)
+      }
+      guard descriptor >= 0 else { continue }
+      _ = LinuxCall.raw(LinuxCall.dup2, descriptor, stream)
+      _ = LinuxCall.raw(LinuxCall.close, descriptor)
+      waitingStreams &= ~(1 << stream)
+    }
+  }
+
   /// Makes the calling host thread the libOS thread of `block`.
   public func adopt(_ block: UnsafeMutablePointer<thread_block>) { started(block) }
 

@@ -8,6 +8,8 @@ public final class LinuxHost: HostInterface {
   let arenaDescriptor: Int
   var networkDescriptor = -1
   var wakeDescriptor = -1
+  /// Bit N: standard stream N may make a call wait, and is asked before.
+  var waitingStreams = 0
   let clockFunction: UInt64
   let hasFSGSBase: Bool
   /// Host process that waits for the others; they die with it.
@@ -212,12 +214,30 @@ public final class LinuxHost: HostInterface {
   }
 
   public func readConsole(_ bytes: UnsafeMutableRawBufferPointer) throws(Errno) -> Int {
-    try LinuxCall.check(LinuxCall.raw(LinuxCall.read, 0, Int(bitPattern: bytes.baseAddress), bytes.count))
+    if waitingStreams & 1 != 0, !isReady(0, events: 1) { throw .again }
+    return try LinuxCall.check(
+      LinuxCall.raw(LinuxCall.read, 0, Int(bitPattern: bytes.baseAddress), bytes.count))
   }
 
   public func writeConsole(_ stream: Int, _ bytes: UnsafeRawBufferPointer) throws(Errno) -> Int {
-    try LinuxCall.check(
-      LinuxCall.raw(LinuxCall.write, stream, Int(bitPattern: bytes.baseAddress), bytes.count))
+    var count = bytes.count
+    if waitingStreams & 1 << stream != 0 {
+      guard isReady(stream, events: 4) else { throw .again }
+      count = min(count, 4096)  // PIPE_BUF: what poll(2) promises to take at once
+    }
+    return try LinuxCall.check(
+      LinuxCall.raw(LinuxCall.write, stream, Int(bitPattern: bytes.baseAddress), count))
+  }
+
+  /// Whether a call on the descriptor would not wait: the kernel lock is held.
+  private func isReady(_ descriptor: Int, events: Int16) -> Bool {
+    var entry = host_pollfd(fd: Int32(descriptor), events: events, revents: 0)
+    var time = host_timespec()
+    return withUnsafeMutablePointer(to: &entry) { entry in
+      withUnsafeMutablePointer(to: &time) { time in
+        LinuxCall.raw(LinuxCall.ppoll, Int(bitPattern: entry), 1, Int(bitPattern: time), 0, 8)
+      }
+    } > 0
   }
 
   public func readFrame(_ bytes: UnsafeMutableRawBufferPointer) -> Int {

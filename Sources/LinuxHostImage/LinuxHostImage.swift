@@ -20,6 +20,8 @@ final class StartUp {
   var manifest: Manifest
   let options: LaunchOptions
   var thread: LinuxThread! = nil
+  /// The size of the user's terminal, kept up to date by the command; nil without one.
+  var size: UnsafePointer<UInt64>?
 
   init(reader: ImageReader, manifest: Manifest, options: LaunchOptions) {
     self.reader = reader
@@ -43,6 +45,8 @@ public func imageMain(_ stack: UnsafePointer<UInt>) {
   if let descriptor = start.options.networkDescriptor {
     linux.setNetwork(descriptor: Int(descriptor))
   }
+  if let descriptor = start.options.sizeDescriptor { start.size = LinuxHost.mapSize(Int(descriptor)) }
+  linux.takeConsole()
   let stacks = Stacks()
   threadMemory = stacks
   gateAddress = LinuxHost.gateAddress
@@ -52,6 +56,7 @@ public func imageMain(_ stack: UnsafePointer<UInt>) {
     supervisorBlock.pointee.thread = Unmanaged.passRetained(supervisor).toOpaque()
     let block = try stacks.make()
     Supervisor.fork(supervisorBlock) { signal in
+      if signal == 28, let console = TerminalMultiplexer.console { return console.updateSize() }
       ProcessTable.initProcess?.notify(
         SignalInformation(signal, code: SignalInformation.user), fromOutside: true)
     }

@@ -65,7 +65,8 @@ extension StartUp {
     let device = TemporaryFileSystem.makeRoot()
     try DeviceTable.populate(device)
     try mount(device, "/dev", context)
-
+    try mount(PseudoTerminalDirectory(), "/dev/pts", context)
+    PseudoTerminalDirectory.mounted = try context.resolve(bytes("/dev/pts"))
   }
 
   private func mount(_ root: Inode, _ name: StaticString, _ context: FileSystemContext) throws(Errno) {
@@ -74,9 +75,23 @@ extension StartUp {
   }
 
   private func openConsole(_ process: Process) throws(Errno) {
+    Terminal.jobControl = JobControl()
+    if options.terminal { return try openTerminal(process) }
     for stream in 0..<3 {
       _ = try process.descriptors.install(ConsoleFile(stream: stream), closesOnExecution: false)
     }
+  }
+
+  /// `swiftlet run -t`: the host's terminal is ours, and the controlling one of the first process's session.
+  private func openTerminal(_ process: Process) throws(Errno) {
+    let console = ConsoleTerminal(size: size)
+    TerminalMultiplexer.console = console
+    guard let inode = console.inode else { throw .noSuchDevice }
+    try inode.setAttributes(mode: nil, user: manifest.user.uid, group: nil)
+    let path = try process.fileSystem.resolve(bytes("/dev/pts/0"))
+    let file = try console.open(inode: inode, flags: 2)
+    file.path = path
+    for _ in 0..<3 { _ = try process.descriptors.install(file, closesOnExecution: false) }
   }
 
   private func hook() {
@@ -85,6 +100,7 @@ extension StartUp {
       process.addressSpace = AddressSpace()
     }
     ProcessTable.initEnded = { status in
+      TerminalMultiplexer.console?.drain()
       host.exit(status: status & 0x7f == 0 ? (status >> 8) & 0xff : 128 + (status & 0x7f))
     }
     switch options.trace {

@@ -1,5 +1,6 @@
 public import ABI
 import Tasks
+import VFS
 
 // The end of threads and processes (exit_group(2), wait(2) NOTES).
 //
@@ -87,12 +88,11 @@ extension Process {
     completeVfork()
     isStopping = false
     isStopped = false
-    reparentChildren()
-    let group = processGroup
     let isLeader = session == pid
     isZombie = true
-    hangUpIfOrphaned(group)
-    if isLeader { hangUpTerminal() }
+    if isLeader { leaveTerminal() }
+    reparentChildren()
+    hangUpIfOrphaned(self, of: parent)
     exitQueue.wake()
     if isInit {
       ProcessTable.initEnded?(exitStatus)
@@ -151,7 +151,7 @@ extension Process {
         child.announceEnd()
       } else {
         if child.exitSignal != 0 { child.exitSignal = Signal.child }
-        child.hangUpIfOrphaned(child.processGroup)
+        hangUpIfOrphaned(child, of: self)
       }
     }
   }
@@ -178,9 +178,13 @@ extension Process {
     return true
   }
 
-  /// POSIX: a group that becomes orphaned with stopped members gets SIGHUP and SIGCONT.
-  private func hangUpIfOrphaned(_ group: Int32) {
-    guard Process.isOrphaned(group: group) else { return }
+  /// POSIX: a group that becomes orphaned with stopped members gets SIGHUP and SIGCONT. It becomes so when a member
+  /// whose `parent` was in another group of the session ends, or that parent itself (Linux: kill_orphaned_pgrp).
+  private func hangUpIfOrphaned(_ member: Process, of parent: Process?) {
+    let group = member.processGroup
+    guard let parent, parent.processGroup != group, parent.session == member.session,
+      Process.isOrphaned(group: group)
+    else { return }
     let members = ProcessTable.members(ofGroup: group)
     guard members.contains(where: { $0.isStopped && !$0.isZombie }) else { return }
     for member in members where !member.isZombie {
@@ -189,15 +193,15 @@ extension Process {
     }
   }
 
-  /// The session leader has ended: its terminal is free and the session's processes lose it.
-  private func hangUpTerminal() {
-    guard controllingTerminal != 0 else { return }
-    for member in ProcessTable.members(ofSession: session)
-    where member.controllingTerminal == controllingTerminal {
-      member.controllingTerminal = 0
-      if !member.isZombie {
-        member.notify(SignalInformation(Signal.hangup, code: SignalInformation.kernel))
-      }
+  /// The session leader has ended: its terminal is free, the session's processes lose it and the foreground group
+  /// hears of it (setsid(2), credentials(7)).
+  private func leaveTerminal() {
+    if let terminal {
+      if terminal.session == session { terminal.release(continues: false) }
+    } else if lostForeground > 0 {
+      ProcessTable.notify(group: lostForeground, Signal.hangup, fromOutside: true)
+      ProcessTable.notify(group: lostForeground, Signal.continue, fromOutside: true)
     }
+    terminal = nil
   }
 }

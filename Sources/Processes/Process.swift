@@ -87,8 +87,12 @@ public final class Process {
   var semaphoreUndo: [SemaphoreUndo] = []
   /// PR_SET_PDEATHSIG: sent to this process when its parent ends.
   public var parentDeathSignal: Int32 = 0
+  /// The controlling terminal (credentials(7)).
+  public var terminal: Terminal?
   /// Number of the controlling terminal, 0 for none.
-  public var controllingTerminal: UInt64 = 0
+  public var controllingTerminal: UInt64 { terminal?.deviceNumber ?? 0 }
+  /// What was the foreground group of a terminal that hung up under this leader of a session; 0 none.
+  var lostForeground: Int32 = 0
   /// Monotonic nanoseconds.
   public let startTime: UInt64
   /// Names the address space for futexes: the same in processes that share memory (CLONE_VM).
@@ -160,7 +164,7 @@ public final class Process {
       name = parent.name
       commandLine = parent.commandLine
       dumpable = parent.dumpable
-      controllingTerminal = parent.controllingTerminal
+      terminal = parent.terminal
     }
   }
 

@@ -43,7 +43,8 @@ extension Process {
     if !ProcessTable.members(ofGroup: pid).isEmpty { throw .notPermitted }
     session = pid
     processGroup = pid
-    controllingTerminal = 0
+    terminal = nil
+    lostForeground = 0
     return pid
   }
 }

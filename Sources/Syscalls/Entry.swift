@@ -44,7 +44,7 @@ private func serve(_ number: Int, _ frame: UnsafeMutablePointer<trap_frame>) {
       frame.pointee.rax = UInt64(bitPattern: Int64(result))
     }
   } catch {
-    let code = error == .interrupted && call.isRestartable ? 512 : Int64(error.rawValue)
+    let code = Int64(error == .interrupted ? call.interruption.rawValue : error.rawValue)
     frame.pointee.rax = UInt64(bitPattern: -code)
     if code >= 512 || code == 4 { machine_store(&thread.block.pointee.attention, 1) }
     if error == .brokenPipe, call.raisesBrokenPipe {

@@ -44,14 +44,16 @@ extension SystemCall {
     return 0
   }
 
-  /// Calls that SA_RESTART restarts when a plain wait was interrupted (signal(7)).
-  var isRestartable: Bool {
+  /// What an interrupted wait means for the call (signal(7)): most start again if SA_RESTART says so, ppoll(2),
+  /// select(2) and pselect(2) only if no handler ran, so that a stop does not show; others tell the program.
+  var interruption: Errno {
     switch number {
     case 0, 1, 16, 17, 18, 19, 20, 42, 43, 44, 45, 46, 47, 61, 72, 73, 202, 247, 257, 2, 288, 295, 296, 299,
       307, 327,
       328, 40, 275, 276:
-      true
-    default: false
+      .restartSystem
+    case 23, 270, 271: .restartNoHandler
+    default: .interrupted
     }
   }
 

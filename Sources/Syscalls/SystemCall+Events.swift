@@ -141,7 +141,15 @@ extension SystemCall {
     return try Poll.poll(try UserSlice(a, Int(unsigned(b)) * 8), deadline: deadline) { table.find($0) }
   }
 
-  func poll() throws(Errno) -> Int { try poll(deadline: deadline(milliseconds: int(c))) }
+  /// Goes on after a stop until its first deadline, as Linux does (ERESTART_RESTARTBLOCK).
+  func poll() throws(Errno) -> Int {
+    let end = thread.takeRestartDeadline(deadline(milliseconds: int(c)))
+    do throws(Errno) { return try poll(deadline: end) } catch {
+      guard error == .interrupted else { throw error }
+      thread.keepRestartDeadline(end)
+      throw .restartBlock
+    }
+  }
 
   func ppoll() throws(Errno) -> Int {
     let end = c == 0 ? UInt64.max : deadline(try duration(c))

@@ -145,8 +145,20 @@ extension SystemCall {
     case 0x541b where file.inode.isRegular:  // FIONREAD
       let left = max(0, file.inode.currentStatus().size &- file.offset)
       try UserSlice.store(Int32(truncatingIfNeeded: left), at: c)
+    case 0x5441:  // TIOCGPTPEER
+      guard let master = file as? PseudoTerminalMaster else { throw .notTerminal }
+      let flags = unsigned(c) & (0o3 | 0o400 | SystemCall.isNonblocking)
+      return try install(
+        master.peer(flags: flags), closes: unsigned(c) & SystemCall.closesOnExecution != 0)
     default: return try file.control(unsigned(b), argument: c)
     }
+    return 0
+  }
+
+  /// vhangup(2): the caller's terminal. EPERM for all but root.
+  func vhangup() throws(Errno) -> Int {
+    guard process.credentials.isPrivileged else { throw .notPermitted }
+    process.terminal?.hangUpOpenFiles()
     return 0
   }
 

@@ -52,6 +52,7 @@ extension SystemCall {
     case 133: try mknod()
     case 137: try statfs()
     case 138: try fstatfs()
+    case 153: try vhangup()
     case 161: try chroot()
     case 162: try sync()
     case 165: try mount()

@@ -15,6 +15,7 @@ public enum DeviceTable {
     if number >> 8 == 1, let kind = MemoryDevice.Kind(rawValue: UInt8(truncatingIfNeeded: number)) {
       return MemoryDevice(kind, inode: inode, flags: flags)
     }
+    if number >> 8 == 5 || (number >> 8) & 0xfff == 136 { return try TerminalDevices.open(inode, flags) }
     guard let opener = openers[number] else { throw .noSuchDevice }
     return try opener(inode, flags)
   }

@@ -65,7 +65,9 @@ public final class FileSystemContext {
       try credentials.check(inode, access == 0 ? 4 : access == 1 ? 2 : 6)
     }
     if flags & 0o1000 != 0, inode.isRegular { try inode.truncate(0) }
-    let file = try inode.open(flags: flags & ~0o1301700 | flags & 0o2000)
+    // Of the flags for the opening itself only O_NOCTTY concerns the file; F_GETFL shows none of them.
+    let file = try inode.open(flags: flags & ~0o1301300)
+    file.flags &= ~0o400
     if file.path == nil { file.path = path }
     return file
   }

@@ -81,6 +81,14 @@ public struct PipeBuffer {
     return true
   }
 
+  /// Appends as many of the bytes as there is room for, and says how many.
+  public mutating func append(contentsOf bytes: [UInt8]) -> Int {
+    bytes.withUnsafeBytes { buffer in
+      // Memory of the libOS is always there.
+      do throws(Errno) { return try append(UserSlice(kernel: buffer)) } catch { return 0 }
+    }
+  }
+
   /// The byte `index` places behind the first; 0 where there is none.
   public subscript(index: Int) -> UInt8 {
     guard index >= 0, index < count, let memory else { return 0 }

@@ -8,27 +8,37 @@ public protocol TerminalJobControl: AnyObject {
   var currentGroup: Int32 { get }
   var currentSession: Int32 { get }
   var currentIsSessionLeader: Bool { get }
-  /// The controlling terminal of the caller's session.
+  /// Effective user id.
+  var currentUser: UInt32 { get }
+  /// The controlling terminal of the caller.
   var currentTerminal: Terminal? { get }
   func currentIgnoresOrBlocks(_ signal: Int32) -> Bool
   /// credentials(7): a group without a member whose parent is in another group of the session.
   func isOrphaned(_ group: Int32) -> Bool
-  /// Of the caller's session.
+  /// Of the calling process alone.
   func setControllingTerminal(_ terminal: Terminal?)
-  /// Whether the group exists in the session.
-  func isGroup(_ group: Int32, inSession session: Int32) -> Bool
+  /// Every process of the session that has this terminal loses it.
+  func clearControllingTerminal(_ terminal: Terminal, ofSession session: Int32)
+  /// The terminal of the session is gone: its leader gets SIGHUP and SIGCONT, and `foreground` the same when the
+  /// leader ends.
+  func hangUp(session: Int32, foreground: Int32)
+  /// The session of a process group, nil if there is no such group.
+  func session(ofGroup group: Int32) -> Int32?
 }
 
 /// A terminal: the line discipline between a program and what displays its output (termios(3)).
 ///
-/// Input is kept in one ring; in canonical mode `lines` ends of lines are in it. Kernel lock held for every call.
+/// Input is kept in one ring; in canonical mode `lineEnds` are the ends of lines in it. Kernel lock held for every
+/// call.
 public class Terminal {
   nonisolated(unsafe) public static var jobControl: (any TerminalJobControl)?
   static let capacity = 4096
+  /// Echo that is kept while output is stopped.
+  static let echoCapacity = 4096
 
   public final var settings = TerminalSettings()
   /// struct winsize: rows, columns, and both in pixels.
-  public final var window: (rows: UInt16, columns: UInt16, width: UInt16, height: UInt16) = (24, 80, 0, 0)
+  public final var window: (rows: UInt16, columns: UInt16, width: UInt16, height: UInt16) = (0, 0, 0, 0)
   /// The foreground process group and the session that the terminal controls; 0 none.
   public final var foreground: Int32 = 0
   public final var session: Int32 = 0
@@ -41,175 +51,44 @@ public class Terminal {
   final var lineEnds: [(end: Int, isEndOfFile: Bool)] = []
   /// The line that is being edited in canonical mode.
   final var line: [UInt8] = []
+  /// The column that the line began in, and that output is at: a rubbed out tab needs both.
+  final var lineColumn = 0
+  final var column = 0
+  /// Output is stopped (XOFF, TCOOFF); what is echoed meanwhile waits.
   final var isStopped = false
+  final var heldEcho: [UInt8] = []
   final var isHungUp = false
-  private var isLiteral = false
+  /// The next character is taken as it is (VLNEXT).
+  final var isLiteral = false
+  /// vhangup(2) ends what was opened before.
+  final var generation = 0
 
   public init() {}
 
   deinit { input.discard() }
 
+  // MARK: What kinds of terminals differ in
+
+  /// As stat(2) and /proc/PID/stat number it: 136 (/dev/pts) and N.
+  public var deviceNumber: UInt64 { 0 }
   /// Sends bytes to the display; how many were taken.
   func display(_ bytes: [UInt8]) -> Int { bytes.count }
   /// How many bytes `display` would take.
   var displaySpace: Int { .max }
+  /// Drops what the display has not fetched.
+  func flushDisplay() {}
   /// A reader has made room.
   func inputDrained() {}
-
-  // MARK: Input
-
-  /// What was typed.
-  public final func receive(_ bytes: [UInt8]) {
-    for byte in bytes { receive(byte) }
-    if isReadable, !queue.isEmpty { queue.wake(Readiness.readable.rawValue) }
-  }
-
-  var inputSpace: Int { max(0, Terminal.capacity - input.count - line.count) }
-
-  private func receive(_ raw: UInt8) {
-    var byte = settings.stripsEighthBit ? raw & 0x7f : raw
-    if isLiteral {
-      isLiteral = false
-      return insert(byte)
-    }
-    if handleFlow(byte) || handleSignal(byte) { return }
-    if byte == 13 {
-      if settings.ignoresReturn { return }
-      if settings.mapsReturnToNewline { byte = 10 }
-    } else if byte == 10, settings.mapsNewlineToReturn {
-      byte = 13
-    }
-    if settings.isCanonical { edit(byte) } else { insert(byte) }
-  }
-
-  private func handleFlow(_ byte: UInt8) -> Bool {
-    guard settings.hasFlowControl else { return false }
-    if settings.matches(byte, TerminalSettings.Index.stop) {
-      isStopped = true
-      return true
-    }
-    if settings.matches(byte, TerminalSettings.Index.start) || (isStopped && settings.anyRestarts) {
-      isStopped = false
-      queue.wake(Readiness.writable.rawValue)
-      return settings.matches(byte, TerminalSettings.Index.start)
-    }
-    return false
-  }
-
-  private func handleSignal(_ byte: UInt8) -> Bool {
-    guard settings.signals else { return false }
-    let signal: Int32
-    if settings.matches(byte, TerminalSettings.Index.interrupt) {
-      signal = 2
-    } else if settings.matches(byte, TerminalSettings.Index.quit) {
-      signal = 3
-    } else if settings.matches(byte, TerminalSettings.Index.suspend) {
-      signal = 20
-    } else {
-      return false
-    }
-    if !settings.keepsQueues { flushInput() }
-    isStopped = false
-    echo(byte)
-    if foreground > 0 { Terminal.jobControl?.signalGroup(foreground, signal) }
-    return true
-  }
-
-  private func edit(_ byte: UInt8) {
-    typealias Index = TerminalSettings.Index
-    if settings.matches(byte, Index.erase) { return eraseOne() }
-    if settings.matches(byte, Index.kill) { return killLine() }
-    if settings.isExtended, settings.matches(byte, Index.wordErase) { return eraseWord() }
-    if settings.isExtended, settings.matches(byte, Index.literalNext) {
-      isLiteral = true
-      if settings.echoes, settings.echoesControls { emit([0x5e, 8]) }
-      return
-    }
-    if settings.isExtended, settings.matches(byte, Index.reprint) {
-      echo(byte)
-      emit([10])
-      for character in line { echo(character) }
-      return
-    }
-    if settings.matches(byte, Index.endOfFile) { return endLine(isEndOfFile: true) }
-    insert(byte)
-    if byte == 10 || settings.matches(byte, Index.endOfLine) || settings.matches(byte, Index.endOfLine2) {
-      endLine(isEndOfFile: false)
-    }
-  }
-
-  private func insert(_ byte: UInt8) {
-    // The last place is kept for the end of the line.
-    guard inputSpace > (settings.isCanonical && byte != 10 ? 1 : 0) else { return }
-    if settings.isCanonical { line.append(byte) } else { _ = input.append(byte) }
-    echo(byte)
-  }
-
-  private func endLine(isEndOfFile: Bool) {
-    for byte in line { _ = input.append(byte) }
-    line.removeAll(keepingCapacity: true)
-    lineEnds.append((input.count, isEndOfFile))
-  }
-
-  // MARK: Editing and echo
-
-  private func eraseOne() {
-    guard let last = line.popLast() else { return }
-    rubOut(last)
-    // The continuation bytes of UTF-8 go with their first byte (IUTF8).
-    if settings.input & 0x4000 != 0, last & 0xc0 == 0x80 {
-      while let next = line.popLast(), next & 0xc0 == 0x80 {}
-    }
-  }
-
-  private func rubOut(_ byte: UInt8) {
-    guard settings.echoes else { return }
-    guard settings.echoesErase else { return echo(settings.characters[TerminalSettings.Index.erase]) }
-    let width = byte < 32 || byte == 127 ? (settings.echoesControls ? 2 : 0) : 1
-    for _ in 0..<width { emit([8, 32, 8]) }
-  }
-
-  private func eraseWord() {
-    func isBlank(_ byte: UInt8) -> Bool { byte == 32 || byte == 9 }
-    while let last = line.last, isBlank(last) { eraseOne() }
-    while let last = line.last, !isBlank(last) { eraseOne() }
-  }
-
-  private func killLine() {
-    if settings.echoesErase, settings.erasesLineOnKill {
-      while !line.isEmpty { eraseOne() }
-      return
-    }
-    line.removeAll(keepingCapacity: true)
-    echo(settings.characters[TerminalSettings.Index.kill])
-    if settings.echoesKill { emit([10]) }
-  }
-
-  private func echo(_ byte: UInt8) {
-    guard settings.echoes || (byte == 10 && settings.echoesNewline && settings.isCanonical) else { return }
-    if byte == 10 || byte == 9 || byte >= 32 && byte != 127 || !settings.echoesControls {
-      emit([byte])
-    } else {
-      emit([0x5e, byte ^ 0x40])
-    }
-  }
-
-  /// Displays what the line discipline itself has to say; lost if there is no room, as on a real line.
-  private func emit(_ bytes: [UInt8]) { _ = display(processed(bytes)) }
-
-  /// Output processing (OPOST).
-  final func processed(_ bytes: [UInt8]) -> [UInt8] {
-    guard settings.processesOutput else { return bytes }
-    var result: [UInt8] = []
-    result.reserveCapacity(bytes.count + 16)
-    for byte in bytes {
-      if byte == 10, settings.addsReturn { result.append(13) }
-      result.append(byte == 13 && settings.mapsReturnOnOutput ? 10 : byte)
-    }
-    return result
+  /// TIOCPKT: the other side wants to hear of flushes, stops and changes of flow control.
+  func tellPacketMode(_ events: UInt8) {}
+  /// Opens the terminal once more. EIO.
+  public func open(inode: Inode, flags: UInt32) throws(Errno) -> TerminalFile {
+    TerminalFile(self, inode: inode, flags: flags)
   }
 
   // MARK: Reading
+
+  var inputSpace: Int { max(0, Terminal.capacity - input.count - line.count) }
 
   final var isReadable: Bool {
     if settings.isCanonical { return !lineEnds.isEmpty }
@@ -240,11 +119,20 @@ public class Terminal {
     lineEnds.removeAll(keepingCapacity: true)
     line.removeAll(keepingCapacity: true)
     inputDrained()
+    tellPacketMode(PacketEvents.flushedInput)
+  }
+
+  final func flushOutput() {
+    heldEcho.removeAll(keepingCapacity: true)
+    flushDisplay()
+    tellPacketMode(PacketEvents.flushedOutput)
+    if !queue.isEmpty { queue.wake(Readiness.writable.rawValue) }
   }
 
   /// The mode changed: what was typed becomes readable, or one line (termios(3), "Canonical and noncanonical mode").
   final func change(_ new: TerminalSettings) {
     let wasCanonical = settings.isCanonical
+    let hadFlowControl = settings.hasStandardFlowControl
     settings = new
     if wasCanonical, !new.isCanonical {
       for byte in line { _ = input.append(byte) }
@@ -253,21 +141,63 @@ public class Terminal {
     } else if !wasCanonical, new.isCanonical, input.count > 0 {
       lineEnds = [(input.count, false)]
     }
-    if !new.hasFlowControl { isStopped = false }
+    if !new.hasFlowControl { restartOutput() }
+    if hadFlowControl != new.hasStandardFlowControl {
+      tellPacketMode(hadFlowControl ? PacketEvents.flowControlOff : PacketEvents.flowControlOn)
+    }
     if !queue.isEmpty { queue.wake() }
   }
 
-  /// The other side is gone: readers see the end, the session is told (SIGHUP, SIGCONT).
+  /// TIOCSWINSZ, or the display itself changed its size.
+  final func resize(_ new: (rows: UInt16, columns: UInt16, width: UInt16, height: UInt16)) {
+    if new == window { return }
+    window = new
+    if foreground > 0 { Terminal.jobControl?.signalGroup(foreground, 28) }
+  }
+
+  // MARK: Hang-up
+
+  /// The other side is gone for good: readers see the end, the session is told (SIGHUP, SIGCONT).
   final func hangUp() {
     guard !isHungUp else { return }
     isHungUp = true
+    detach()
+  }
+
+  /// vhangup(2): whoever opens the terminal afterwards finds it in order.
+  public final func hangUpOpenFiles() {
+    generation += 1
+    detach()
+  }
+
+  private func detach() {
+    flushInput()
+    heldEcho.removeAll()
     if !queue.isEmpty { queue.wake() }
-    if let jobControl = Terminal.jobControl {
-      if session > 0 { jobControl.signalGroup(session, 1) }
-      if foreground > 0, foreground != session { jobControl.signalGroup(foreground, 1) }
-      if foreground > 0 { jobControl.signalGroup(foreground, 18) }
+    if session > 0, let jobControl = Terminal.jobControl {
+      jobControl.clearControllingTerminal(self, ofSession: session)
+      jobControl.hangUp(session: session, foreground: foreground)
     }
     session = 0
     foreground = 0
   }
+
+  /// The session has ended, or gives the terminal up (TIOCNOTTY, setsid(2) NOTES): its foreground group hears of it.
+  public final func release(continues: Bool) {
+    let (oldSession, group) = (session, foreground)
+    session = 0
+    foreground = 0
+    guard let jobControl = Terminal.jobControl else { return }
+    if group > 0 {
+      jobControl.signalGroup(group, 1)
+      if continues { jobControl.signalGroup(group, 18) }
+    }
+    if oldSession > 0 { jobControl.clearControllingTerminal(self, ofSession: oldSession) }
+  }
+}
+
+/// What the master hears in packet mode (ioctl_tty(2), TIOCPKT).
+enum PacketEvents {
+  static let flushedInput: UInt8 = 1, flushedOutput: UInt8 = 2, stopped: UInt8 = 4, started: UInt8 = 8
+  static let flowControlOff: UInt8 = 16, flowControlOn: UInt8 = 32
 }

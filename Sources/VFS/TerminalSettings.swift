@@ -8,12 +8,17 @@ public struct TerminalSettings {
   public var control: UInt32 = 0xbf  // B38400 | CS8 | CREAD
   public var local: UInt32 = 0x8a3b  // ISIG ICANON ECHO ECHOE ECHOK ECHOCTL ECHOKE IEXTEN
   public var line: UInt8 = 0
+  /// Bits a second, as TCSETS2 gives them: nothing depends on them.
+  var inputSpeed: UInt32 = 38400
+  var outputSpeed: UInt32 = 38400
   /// The control characters, by the indexes of termios(3).
   public var characters: [UInt8] = [3, 28, 127, 21, 4, 0, 1, 0, 17, 19, 26, 0, 18, 15, 23, 22, 0, 0, 0]
 
   public init() {}
 
   static let size = 36
+  /// struct termios2
+  static let extendedSize = 44
   /// _POSIX_VDISABLE
   static let disabled: UInt8 = 0
 
@@ -28,11 +33,22 @@ public struct TerminalSettings {
   var mapsNewlineToReturn: Bool { input & 0x40 != 0 }
   var ignoresReturn: Bool { input & 0x80 != 0 }
   var mapsReturnToNewline: Bool { input & 0x100 != 0 }
+  var lowersCase: Bool { input & 0x200 != 0 }
   var hasFlowControl: Bool { input & 0x400 != 0 }
+  /// Control-S and control-Q stop and start: the other side of a pseudo-terminal may do it itself (TIOCPKT).
+  var hasStandardFlowControl: Bool {
+    hasFlowControl && characters[Index.stop] == 19 && characters[Index.start] == 17
+  }
   var anyRestarts: Bool { input & 0x800 != 0 }
+  var ringsWhenFull: Bool { input & 0x2000 != 0 }
+  var isUTF8: Bool { input & 0x4000 != 0 }
   var processesOutput: Bool { output & 1 != 0 }
+  var raisesCase: Bool { output & 2 != 0 }
   var addsReturn: Bool { output & 4 != 0 }
   var mapsReturnOnOutput: Bool { output & 8 != 0 }
+  var dropsReturnAtStart: Bool { output & 0x10 != 0 }
+  var newlineReturns: Bool { output & 0x20 != 0 }
+  var expandsTabs: Bool { output & 0x1800 == 0x1800 }
   var signals: Bool { local & 1 != 0 }
   var isCanonical: Bool { local & 2 != 0 }
   var echoes: Bool { local & 8 != 0 }
@@ -49,17 +65,19 @@ public struct TerminalSettings {
     characters[index] != TerminalSettings.disabled && characters[index] == byte
   }
 
-  /// The structure as a program sees it.
-  var bytes: [UInt8] {
+  /// The structure as a program sees it, with the speeds behind it for TCGETS2.
+  var bytes: [UInt8] { words([input, output, control, local]) + [line] + characters }
+  var extendedBytes: [UInt8] { bytes + words([inputSpeed, outputSpeed]) }
+
+  private func words(_ list: [UInt32]) -> [UInt8] {
     var result: [UInt8] = []
-    for word in [input, output, control, local] {
+    for word in list {
       for shift in [0, 8, 16, 24] as [UInt32] { result.append(UInt8(truncatingIfNeeded: word >> shift)) }
     }
-    result.append(line)
-    result.append(contentsOf: characters)
     return result
   }
 
+  /// `bytes` are 36, or 44 with speeds.
   init(bytes: [UInt8]) {
     func word(_ at: Int) -> UInt32 {
       UInt32(bytes[at]) | UInt32(bytes[at + 1]) << 8 | UInt32(bytes[at + 2]) << 16 | UInt32(bytes[at + 3])
@@ -70,6 +88,10 @@ public struct TerminalSettings {
     control = word(8)
     local = word(12)
     line = bytes[16]
-    characters = Array(bytes[17..<36])
+    characters = Array(bytes[17..<TerminalSettings.size])
+    if bytes.count >= TerminalSettings.extendedSize {
+      inputSpeed = word(36)
+      outputSpeed = word(40)
+    }
   }
 }

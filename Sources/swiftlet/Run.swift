@@ -68,12 +68,23 @@ struct Run: ParsableCommand {
     }
     var options = LaunchOptions()
     try readOptions(into: &options)
+    if terminal { return try runOnTerminal(name, &options) }
     let target = try LaunchTarget(name, arguments: Array(command.dropFirst()), options: &options, user: user)
     try Networking(
       option: network, ports: ports, address: address, gateway: gateway, nameservers: nameservers
     ).start(&options)
-    if !interactive && !terminal { try useNullInput() }
+    if !interactive { try useNullInput() }
     try target.execute(with: options)
+  }
+
+  private func runOnTerminal(_ name: String, _ options: inout LaunchOptions) throws {
+    let session = try TerminalSession(&options)
+    let target = try LaunchTarget(name, arguments: Array(command.dropFirst()), options: &options, user: user)
+    try Networking(
+      option: network, ports: ports, address: address, gateway: gateway, nameservers: nameservers
+    ).start(&options)
+    let launch = options
+    try session.run { try target.execute(with: launch) }
   }
 
   private func readOptions(into options: inout LaunchOptions) throws(BuildError) {

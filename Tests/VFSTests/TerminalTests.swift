@@ -79,7 +79,138 @@ import VFS
       control.currentGroup = 7
       master.released()
       #expect(control.signals.suffix(2) == [[7, 1], [7, 18]])
+      #expect(control.currentTerminal == nil && master.pair.session == 0)
       slave.released()
+    }
+  }
+
+  @Test func `A background process is told EIO where no shell could continue it`() throws {
+    try IPCFakeHost.run { (_) throws in
+      let control = FakeJobControl()
+      Terminal.jobControl = control
+      defer { Terminal.jobControl = nil }
+      let master = try TerminalMultiplexer.open(inode: PipeInodes.anonymous(mode: 0o020666), flags: 0o4002)
+      let slave = master.peer(flags: 0o4002)
+      _ = try master.put("line\n")
+      control.currentGroup = 8
+      control.orphans = [8]
+      #expect(errno { _ = try slave.text() } == .inputOutput)
+      control.orphans = []
+      control.ignored = [21, 22]
+      #expect(errno { _ = try slave.text() } == .inputOutput)
+      master.pair.settings.local |= 0x100
+      #expect(try slave.put("x") == 1)
+      #expect(control.signals.isEmpty)
+      control.currentGroup = 7
+      #expect(try slave.text() == "line\n")
+      slave.released()
+      master.released()
+    }
+  }
+
+  @Test func `A shell hands the foreground to groups of its session only`() throws {
+    try IPCFakeHost.run { (_) throws in
+      let control = FakeJobControl()
+      Terminal.jobControl = control
+      defer { Terminal.jobControl = nil }
+      let master = try TerminalMultiplexer.open(inode: PipeInodes.anonymous(mode: 0o020666), flags: 0o4002)
+      let slave = master.peer(flags: 0o4002)
+      func set(_ group: Int32) throws {
+        var group = group
+        _ = try withUnsafeBytes(of: &group) {
+          try slave.control(0x5410, argument: UInt(bitPattern: $0.baseAddress))
+        }
+      }
+      // Addresses of the libOS itself are refused as a program's: the checks before the load count here.
+      control.currentTerminal = nil
+      #expect(errno { try set(8) } == .notTerminal)
+      slave.released()
+      master.released()
+    }
+  }
+
+  @Test(arguments: [
+    ("\u{16}\n\n", 0x8a3b as UInt32, 5 as UInt32, "\n\n", "^\u{8}^J\r\n"),
+    (
+      "a\tb\u{7f}\u{7f}c\n", 0x8a3b, 5, "ac\n",
+      "a\tb\u{8} \u{8}" + String(repeating: "\u{8}", count: 7) + "c\r\n"
+    ),
+    ("ab\u{15}c\n", 0x803b, 5, "c\n", "ab\u{15}\r\nc\r\n"),
+    ("ab\u{15}c\n", 0x8a0b, 5, "c\n", "ab^Uc\r\n"),
+    ("x\n", 0x8003, 5, "x\n", ""),
+    ("x\n", 0x8043, 5, "x\n", "\r\n"),
+    ("a\tb\n", 0x8a3b, 0x1805, "a\tb\n", "a       b\r\n"),
+    ("a.b/c d\u{17}\u{17}\n", 0x8a3b, 5, "a.b/\n", "a.b/c d\u{8} \u{8}\u{8} \u{8}\u{8} \u{8}\r\n"),
+  ])
+  func `Echo follows the local and output modes`(
+    typed: String, local: UInt32, output: UInt32, read: String, shown: String
+  ) throws {
+    try IPCFakeHost.run { (_) throws in
+      let (master, slave) = try pair()
+      master.pair.settings.local = local
+      master.pair.settings.output = output
+      _ = try master.put(typed)
+      #expect(try slave.text() == read)
+      #expect(shown.isEmpty ? errno { _ = try master.text() } == .again : try master.text() == shown)
+      slave.released()
+      master.released()
+    }
+  }
+
+  @Test func `Stopped output waits and so does its echo`() throws {
+    try IPCFakeHost.run { (_) throws in
+      let (master, slave) = try pair()
+      _ = try master.put("\u{13}a")
+      #expect(errno { _ = try slave.put("x") } == .again)
+      #expect(!slave.readiness().contains(.writable))
+      #expect(errno { _ = try master.text() } == .again)
+      _ = try master.put("\u{11}")
+      #expect(try master.text() == "a")
+      #expect(try slave.put("x") == 1)
+      slave.released()
+      master.released()
+    }
+  }
+
+  @Test func `VMIN and VTIME decide when a raw read ends`() throws {
+    try IPCFakeHost.run { (_) throws in
+      let master = try TerminalMultiplexer.open(inode: PipeInodes.anonymous(mode: 0o020666), flags: 0o4002)
+      let slave = master.peer(flags: 0o402)
+      master.pair.settings.local = 0
+      master.pair.settings.characters[6] = 0
+      #expect(try slave.text() == "")
+      master.pair.settings.characters[5] = 1
+      let start = host.monotonicNanoseconds
+      #expect(try slave.text() == "")
+      #expect(host.monotonicNanoseconds - start >= 100_000_000)
+      master.pair.settings.characters[6] = 3
+      _ = try master.put("ab")
+      #expect(try slave.text() == "ab")
+      master.pair.settings.characters[5] = 0
+      _ = try master.put("abcd")
+      #expect(try slave.text(2) == "ab")
+      #expect(!slave.readiness().contains(.readable))
+      slave.released()
+      master.released()
+    }
+  }
+
+  @Test func `The directory of terminals lists and finds what exists`() throws {
+    try IPCFakeHost.run { (_) throws in
+      let (master, slave) = try pair()
+      let directory = PseudoTerminalDirectory()
+      let number = Array("\(master.pair.number)".utf8)
+      let inode = try directory.lookup(number)
+      #expect(inode.status.rawDevice == 136 << 8 | UInt64(master.pair.number))
+      #expect(inode.status.mode == 0o020620 && inode.status.group == 5)
+      for name in ["", "x", "00", "-1", "99999", "4095"] {
+        #expect(errno { _ = try directory.lookup(Array(name.utf8)) } == .noSuchFile)
+      }
+      #expect(try directory.lookup(Array("ptmx".utf8)).status.rawDevice == 5 << 8 | 2)
+      #expect(errno { _ = try inode.open(flags: 0o402) } == .inputOutput)
+      slave.released()
+      master.released()
+      #expect(errno { _ = try directory.lookup(number) } == .noSuchFile)
     }
   }
 
@@ -132,8 +263,8 @@ import VFS
 
   @Test func `The console as a terminal edits lines itself`() throws {
     try IPCFakeHost.run { (fake) throws in
-      let terminal = ConsoleTerminal(rows: 24, columns: 80)
-      let file = terminal.open(inode: PipeInodes.anonymous(mode: 0o020600), flags: 0o4402)
+      let terminal = ConsoleTerminal(size: nil)
+      let file = try terminal.open(inode: PipeInodes.anonymous(mode: 0o020600), flags: 0o4402)
       fake.typed = Array("ls\r".utf8)
       terminal.handleInput()
       #expect(try file.text() == "ls\n")
@@ -149,10 +280,15 @@ private final class FakeJobControl: TerminalJobControl {
   var currentGroup: Int32 = 7
   var currentSession: Int32 { 7 }
   var currentIsSessionLeader: Bool { currentGroup == 7 }
+  var currentUser: UInt32 { 0 }
   var currentTerminal: Terminal?
+  var ignored: Set<Int32> = []
+  var orphans: Set<Int32> = []
   func signalGroup(_ group: Int32, _ signal: Int32) { signals.append([group, signal]) }
-  func currentIgnoresOrBlocks(_ signal: Int32) -> Bool { false }
-  func isOrphaned(_ group: Int32) -> Bool { false }
+  func currentIgnoresOrBlocks(_ signal: Int32) -> Bool { ignored.contains(signal) }
+  func isOrphaned(_ group: Int32) -> Bool { orphans.contains(group) }
   func setControllingTerminal(_ terminal: Terminal?) { currentTerminal = terminal }
-  func isGroup(_ group: Int32, inSession session: Int32) -> Bool { true }
+  func clearControllingTerminal(_ terminal: Terminal, ofSession session: Int32) { currentTerminal = nil }
+  func hangUp(session: Int32, foreground: Int32) { signals += [[session, 1], [session, 18]] }
+  func session(ofGroup group: Int32) -> Int32? { group < 100 ? 7 : group < 200 ? 100 : nil }
 }
