@@ -18,6 +18,7 @@ public struct BootEnvironment {
   var dataLength: UInt = 0
   var clockFunction: UInt64 = 0
   var hasFSGSBase = false
+  var virtualSharedObject: UInt = 0
 }
 
 extension LinuxHost {
@@ -59,7 +60,10 @@ extension LinuxHost {
     }
     place += 1
     while place[0] != 0 {
-      if place[0] == 33 { boot.clockFunction = SharedObject.symbol("__vdso_clock_gettime", at: place[1]) }
+      if place[0] == 33 {
+        boot.clockFunction = SharedObject.symbol("__vdso_clock_gettime", at: place[1])
+        boot.virtualSharedObject = place[1]
+      }
       if place[0] == 26 { boot.hasFSGSBase = place[1] & 2 != 0 }
       place += 2
     }
@@ -127,7 +131,8 @@ extension LinuxHost {
     let firstFree = Int((place - Arena.address + 4095) >> 12)
     let arena = Arena(totalFrames: total, used: used, dirty: dirty, firstFree: firstFree)
     let linux = LinuxHost(
-      arenaDescriptor: boot.arenaDescriptor, clockFunction: boot.clockFunction, hasFSGSBase: boot.hasFSGSBase)
+      arenaDescriptor: boot.arenaDescriptor, clockFunction: boot.clockFunction, hasFSGSBase: boot.hasFSGSBase,
+      virtualSharedObject: boot.virtualSharedObject)
     linux.wakeDescriptor = LinuxCall.raw(LinuxCall.eventfd2, 0, 0o4000)
     LinuxHost.shared = linux
     UserSlice.limit = 0x7000_0000_0000  // Linux keeps its stack and vDSO above

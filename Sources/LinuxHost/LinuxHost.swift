@@ -12,15 +12,18 @@ public final class LinuxHost: HostInterface {
   var waitingStreams = 0
   let clockFunction: UInt64
   let hasFSGSBase: Bool
+  /// Linux's own vDSO: it stays mapped in every host process, and its clocks are those of the libOS.
+  public let virtualSharedObject: UInt
   /// Host process that waits for the others; they die with it.
   nonisolated(unsafe) static var supervisor = 0
   nonisolated(unsafe) static var exitStatus: Int32 = 0
   nonisolated(unsafe) static var hasExited: UInt32 = 0
 
-  init(arenaDescriptor: Int, clockFunction: UInt64, hasFSGSBase: Bool) {
+  init(arenaDescriptor: Int, clockFunction: UInt64, hasFSGSBase: Bool, virtualSharedObject: UInt) {
     self.arenaDescriptor = arenaDescriptor
     self.clockFunction = clockFunction
     self.hasFSGSBase = hasFSGSBase
+    self.virtualSharedObject = virtualSharedObject
   }
 
   // MARK: Memory

@@ -56,6 +56,12 @@ public struct Execution {
     if total > Execution.maximumArgumentBytes { throw .argumentListTooLong }
   }
 
+  /// The user and the group that a set-user-ID or set-group-ID program runs as; scripts do not count.
+  public var setsUser: UInt32? { file.inode.status.mode & 0o4000 != 0 ? file.inode.status.user : nil }
+  public var setsGroup: UInt32? {
+    file.inode.status.mode & 0o2010 == 0o2010 ? file.inode.status.group : nil
+  }
+
   /// The `#!` line: interpreter and at most one argument.
   private static func script(_ file: OpenFile) throws(Errno) -> (interpreter: [UInt8], argument: [UInt8])? {
     let head = try ELFHeader.read(file, 0, 256)
@@ -183,7 +189,10 @@ public struct Execution {
       3, base + programHeaders, 4, 56, 5, UInt(program.programHeaderCount), 6, 4096, 7, interpreterBase,
     ]
     words += [8, 0, 9, base &+ program.entry, 11, UInt(owner.realUser), 12, UInt(owner.effectiveUser)]
-    words += [13, UInt(owner.realGroup), 14, UInt(owner.effectiveGroup), 17, 100, 23, 0, 25, randomAddress]
+    words += [13, UInt(owner.realGroup), 14, UInt(owner.effectiveGroup), 17, 100, 25, randomAddress]
+    let isSecure = owner.realUser != owner.effectiveUser || owner.realGroup != owner.effectiveGroup
+    words += [23, isSecure ? 1 : 0]
+    if host.virtualSharedObject != 0 { words += [33, host.virtualSharedObject] }
     words += [31, name, 15, platform, 51, 4096 + UInt(machine_vector_state_size()), 0, 0]
     return try stack.finish(words)
   }

@@ -22,7 +22,6 @@ extension LinuxThread {
     process.actions = process.actions.copy()
     process.actions.resetForExecution()
     process.deletePosixTimers()
-    process.capabilities.execute(process.credentials)
     process.hasExecuted = true
     process.exitSignal = Signal.child
     process.completeVfork()

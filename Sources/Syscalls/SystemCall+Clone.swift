@@ -55,6 +55,40 @@ extension SystemCall {
     return try execute(path, arguments, environment)
   }
 
+  /// execveat(2). AT_EMPTY_PATH 0x1000, AT_SYMLINK_NOFOLLOW 0x100.
+  func execveat() throws(Errno) -> Int {
+    let flags = unsigned(e)
+    guard flags & ~0x1100 == 0 else { throw .invalid }
+    let name = try UserSlice.string(b)
+    let (arguments, environment) = (try strings(c), try strings(d))
+    if name.first == 0x2f, flags & 0x100 == 0 { return try execute(name, arguments, environment) }
+    let directory = int(a)
+    let place: Path
+    if name.isEmpty {
+      guard flags & 0x1000 != 0 else { throw .noSuchFile }
+      guard let path = try description(directory).path else { throw .accessDenied }
+      place = path
+    } else {
+      place = try process.fileSystem.resolve(
+        name, at: try start(directory, name), followLast: flags & 0x100 == 0)
+    }
+    if place.inode.isSymlink { throw .tooManySymlinks }
+    // What /proc and a script's interpreter see.
+    var shown = bytes("/dev/fd/") + decimal(directory)
+    if !name.isEmpty { shown = directory == SystemCall.workingDirectory ? name : shown + [0x2f] + name }
+    return try execute(shown, arguments, environment, at: place)
+  }
+
+  private func decimal(_ value: Int32) -> [UInt8] {
+    var digits: [UInt8] = []
+    var rest = max(0, value)
+    repeat {
+      digits.insert(UInt8(0x30 + rest % 10), at: 0)
+      rest /= 10
+    } while rest > 0
+    return digits
+  }
+
   private func strings(_ vector: UInt) throws(Errno) -> [[UInt8]] {
     var result: [[UInt8]] = []
     if vector == 0 { return result }
@@ -71,11 +105,16 @@ extension SystemCall {
     }
   }
 
-  public func execute(_ path: [UInt8], _ arguments: [[UInt8]], _ environment: [[UInt8]]) throws(Errno) -> Int
-  {
+  /// `place`: the program's file when `path` does not lead there by itself (execveat).
+  public func execute(
+    _ path: [UInt8], _ arguments: [[UInt8]], _ environment: [[UInt8]], at place: Path? = nil
+  ) throws(Errno) -> Int {
     let execution = try Execution(
       path: path, arguments: arguments.isEmpty ? [[]] : arguments, environment: environment
-    ) { (name) throws(Errno) in try openProgram(name) }
+    ) { (name) throws(Errno) in
+      if let place, name == path { return try openProgram(place) }
+      return try openProgram(name)
+    }
     let process = process
     let thread = thread
     if thread.isBorrowing {
@@ -90,6 +129,27 @@ extension SystemCall {
     return 0
   }
 
+  /// Set-user-ID and set-group-ID programs (execve(2)).
+  private func takeOwnership(of execution: Execution) {
+    var owner = process.credentials
+    if !process.hasNoNewPrivileges {
+      if let user = execution.setsUser { owner.effectiveUser = user }
+      if let group = execution.setsGroup { owner.effectiveGroup = group }
+    }
+    owner.savedUser = owner.effectiveUser
+    owner.savedGroup = owner.effectiveGroup
+    if owner.effectiveUser != process.credentials.effectiveUser
+      || owner.effectiveGroup != process.credentials.effectiveGroup
+    {
+      process.dumpable = 0
+      process.parentDeathSignal = 0
+    }
+    process.credentials = owner
+    process.fileSystem.credentials = Credentials(
+      user: owner.effectiveUser, group: owner.effectiveGroup, groups: owner.groups)
+    process.capabilities.execute(owner)
+  }
+
   /// Loads the program; past the point of no return a failure ends the process.
   func run(_ execution: Execution) {
     let process = process
@@ -99,6 +159,7 @@ extension SystemCall {
       process.descriptors = process.descriptors.copy()
     }
     process.descriptors.closeForExecution()
+    takeOwnership(of: execution)
     do throws(Errno) {
       try execution.load(into: process.addressSpace, frame: frame, process: process)
     } catch {

@@ -23,6 +23,7 @@ extension SystemCall {
     case 57: return try fork()
     case 58: return try vfork()
     case 59: return try execve()
+    case 322: return try execveat()
     case 60: end(thread, code: int(a))
     case 149, 150, 151, 152, 325: return try mlock()
     case 158: return try archPrctl()

@@ -36,7 +36,10 @@ extension SystemCall {
 
   /// The file at `path`, opened to be executed. ENOENT, EACCES.
   func openProgram(_ path: [UInt8]) throws(Errno) -> OpenFile {
-    let found = try process.fileSystem.resolve(path)
+    try openProgram(try process.fileSystem.resolve(path))
+  }
+
+  func openProgram(_ found: Path) throws(Errno) -> OpenFile {
     guard found.inode.isRegular else { throw .accessDenied }
     try process.fileSystem.credentials.check(found.inode, 1)
     let file = try found.inode.open(flags: 0)

@@ -54,6 +54,8 @@ public protocol HostInterface: AnyObject {
   var realtimeNanoseconds: UInt64 { get }
   func fillRandom(_ bytes: UnsafeMutableRawBufferPointer)
 
+  /// Address of a vDSO (vdso(7)) that programs may call instead of the clocks above; 0 for none.
+  var virtualSharedObject: UInt { get }
   /// Nanoseconds of processor time that the thread of `block` has used or, with `wholeProcess`, all threads of its
   /// address space, ended ones too. A thread of another address space is known only as a whole. 0: not known.
   func processorNanoseconds(
@@ -77,6 +79,7 @@ public protocol HostInterface: AnyObject {
 }
 
 extension HostInterface {
+  public var virtualSharedObject: UInt { 0 }
   public func processorNanoseconds(
     _ block: UnsafeMutablePointer<thread_block>, wholeProcess: Bool
   ) -> UInt64 { 0 }
