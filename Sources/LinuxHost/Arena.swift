@@ -1,3 +1,5 @@
+// The arena is made at start-up and never nil.
+// swift-format-ignore-file: NeverForceUnwrap
 import ABI
 import CLinuxHost
 import CMachine
@@ -9,11 +11,16 @@ public import Tasks
 /// set bit in `dirty` is a free frame that may hold old bytes. Kernel lock held (or start-up).
 public final class Arena: FrameAllocator {
   public static let address: UInt = 0x2000_0000_0000
+  nonisolated(unsafe) static var shared: Arena! = nil
   public let totalFrames: Int
   public private(set) var freeFrames: Int
   private let used: UnsafeMutablePointer<UInt64>
   private let dirty: UnsafeMutablePointer<UInt64>
   private var next = 0
+  /// Free frames that Linux still holds for the arena.
+  private var dirtyFrames = 0
+  /// Above this many they are given back to Linux: 4 MiB.
+  private static let mostDirtyFrames = 1024
 
   public var base: UInt { Arena.address }
 
@@ -29,7 +36,14 @@ public final class Arena: FrameAllocator {
     next = firstFree
   }
 
+  /// Leaves the reserve to the heap.
   public func allocate(_ count: Int) throws(Errno) -> UInt {
+    guard count <= freeFrames - MemoryLimit.reserve else { throw .noMemory }
+    return try take(count)
+  }
+
+  /// The heap's frames: from the reserve too.
+  func take(_ count: Int) throws(Errno) -> UInt {
     guard count > 0, count <= freeFrames else { throw .noMemory }
     guard let start = find(count, from: next) ?? find(count, from: 0) else { throw .noMemory }
     for frame in start..<start + count { used[frame >> 6] |= 1 << UInt64(frame & 63) }
@@ -51,8 +65,36 @@ public final class Arena: FrameAllocator {
       host.release(arenaOffset: offset, length: UInt(count) << 12)
     } else {
       for frame in start..<start + count { dirty[frame >> 6] |= 1 << UInt64(frame & 63) }
+      dirtyFrames += count
+      if dirtyFrames > Arena.mostDirtyFrames { releaseDirty() }
     }
     next = min(next, start)
+  }
+
+  /// Frames that start-up set aside and did not use; they are clean.
+  func adopt(_ start: Int, _ end: Int) {
+    for frame in start..<max(start, end) { used[frame >> 6] &= ~(1 << UInt64(frame & 63)) }
+    freeFrames += max(0, end - start)
+    next = min(next, start)
+  }
+
+  /// Gives runs of dirty frames back to Linux, a call each.
+  private func releaseDirty() {
+    var frame = 0
+    while frame < totalFrames {
+      if dirty[frame >> 6] == 0 {
+        frame = (frame | 63) + 1
+        continue
+      }
+      var end = frame
+      while end < totalFrames, dirty[end >> 6] & (1 << UInt64(end & 63)) != 0 {
+        dirty[end >> 6] &= ~(1 << UInt64(end & 63))
+        end += 1
+      }
+      if end > frame { host.release(arenaOffset: UInt(frame) << 12, length: UInt(end - frame) << 12) }
+      frame = max(end, frame + 1)
+    }
+    dirtyFrames = 0
   }
 
   private func find(_ count: Int, from: Int) -> Int? {
@@ -75,6 +117,7 @@ public final class Arena: FrameAllocator {
   private func clean(_ start: Int, _ count: Int) {
     for frame in start..<start + count where dirty[frame >> 6] & (1 << UInt64(frame & 63)) != 0 {
       dirty[frame >> 6] &= ~(1 << UInt64(frame & 63))
+      dirtyFrames -= 1
       _ = machine_clear_user(UnsafeMutableRawPointer(bitPattern: Arena.address + UInt(frame) << 12), 4096)
     }
   }

@@ -112,7 +112,7 @@ extension LinuxHost {
     let total = Int(memory >> 12)
     let size = total << 12
     let words = (total + 63) / 64
-    let tables = words * 16 + total * 5
+    let tables = words * 16 + total * (5 + MemoryLayout<Slab>.stride)
     guard size > Int(boot.dataLength) + Int(startBytes) + tables + (4 << 20) else {
       fail("-m is too small: the libOS needs at least 16M")
     }
@@ -128,6 +128,7 @@ extension LinuxHost {
     let dirty = UnsafeMutablePointer<UInt64>(bitPattern: take(words * 8))!
     Heap.lengths = UnsafeMutablePointer(bitPattern: take(total * 4))
     Heap.classOf = UnsafeMutablePointer(bitPattern: take(total))
+    Heap.slabs = UnsafeMutablePointer(bitPattern: take(total * MemoryLayout<Slab>.stride))!
     let firstFree = Int((place - Arena.address + 4095) >> 12)
     let arena = Arena(totalFrames: total, used: used, dirty: dirty, firstFree: firstFree)
     let linux = LinuxHost(
@@ -137,7 +138,12 @@ extension LinuxHost {
     LinuxHost.shared = linux
     UserSlice.limit = 0x7000_0000_0000  // Linux keeps its stack and vDSO above
     host = linux
+    Arena.shared = arena
+    MemoryLimit.reserve = min(max(total / 32, 256), 4096)
     frames = arena
+    // What start-up did not use of its own memory.
+    arena.adopt(
+      Int((Heap.startTop - Arena.address + 4095) >> 12), Int(boot.dataLength + startBytes) >> 12)
     return linux
   }
 

@@ -99,6 +99,9 @@ extension StartUp {
       process.descriptors.leave()
       process.addressSpace = AddressSpace()
     }
+    TemporaryFile.sizeLimit = {
+      Int64(min(LinuxThread.running.process.limits[ResourceLimit.fileSize].soft, UInt64(Int64.max)))
+    }
     ProcessTable.initEnded = { status in
       TerminalMultiplexer.console?.drain()
       host.exit(status: status & 0x7f == 0 ? (status >> 8) & 0xff : 128 + (status & 0x7f))

@@ -32,10 +32,13 @@ public struct ResourceLimit: BitwiseCopyable {
     self.soft = soft
     self.hard = hard
   }
+  public static var fileSize: Int { 1 }
+  public static var data: Int { 2 }
   public static var stack: Int { 3 }
   public static var core: Int { 4 }
   public static var processes: Int { 6 }
   public static var openFiles: Int { 7 }
+  public static var addressSpace: Int { 9 }
   public static var pendingSignals: Int { 11 }
 
   /// Linux's limits of the first process (include/asm-generic/resource.h).

@@ -39,6 +39,7 @@ private func serve(_ number: Int, _ frame: UnsafeMutablePointer<trap_frame>) {
   let thread = LinuxThread.running
   thread.callNumber = UInt64(number)
   do throws(Errno) {
+    if call.keepsMemory, MemoryLimit.isExhausted { throw .noMemory }
     let result = try call.dispatch()
     if frame.pointee.kind != UInt64(TRAP_RETURN) {
       frame.pointee.rax = UInt64(bitPattern: Int64(result))
@@ -47,6 +48,9 @@ private func serve(_ number: Int, _ frame: UnsafeMutablePointer<trap_frame>) {
     let code = Int64(error == .interrupted ? call.interruption.rawValue : error.rawValue)
     frame.pointee.rax = UInt64(bitPattern: -code)
     if code >= 512 || code == 4 { machine_store(&thread.block.pointee.attention, 1) }
+    if error == .fileTooLarge, thread.process.limits[ResourceLimit.fileSize].soft != .max {
+      thread.process.notify(SignalInformation(Signal.fileSize, code: SignalInformation.kernel))
+    }
     if error == .brokenPipe, call.raisesBrokenPipe {
       thread.process.notify(SignalInformation(Signal.pipe, code: SignalInformation.kernel))
     }

@@ -146,8 +146,6 @@ extension SystemCall {
     // FALLOC_FL_PUNCH_HOLE wants FALLOC_FL_KEEP_SIZE; collapsing, inserting and the like are not there.
     guard [0, 1, 3].contains(unsigned(b)) else { throw .notSupported }
     if unsigned(b) == 3, offset >= inode.status.size { return 0 }
-    // Refused before the file's table of pages grows for what cannot be there.
-    guard (offset &+ length) >> 12 <= Int64(frames.totalFrames) else { throw .noSpace }
     try inode.allocate(mode: unsigned(b), offset: offset, length: length)
     return 0
   }

@@ -58,6 +58,17 @@ extension SystemCall {
     }
   }
 
+  /// Calls that make the libOS keep something for the program: refused when only its reserve of memory is left.
+  var keepsMemory: Bool {
+    switch number {
+    case 2, 9, 22, 25, 41, 43, 53, 56, 57, 58, 59, 82, 83, 85, 86, 88, 133, 213, 222, 233, 253, 254, 257, 258,
+      259,
+      264, 265, 266, 282, 283, 284, 288, 289, 290, 291, 293, 294, 316, 319, 322, 435, 437:
+      true
+    default: false
+    }
+  }
+
   /// Writing where nobody reads raises SIGPIPE, unless MSG_NOSIGNAL says not to.
   var raisesBrokenPipe: Bool {
     switch number {

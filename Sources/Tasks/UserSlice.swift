@@ -83,8 +83,12 @@ public struct UserSlice {
     else { throw .badAddress }
   }
 
-  /// The whole slice as an array.
+  /// The most that `bytes` copies into the libOS at once.
+  @inlinable public static var longestCopy: Int { 4 << 20 }
+
+  /// The whole slice as an array. ENOMEM when it is longer than any call needs.
   public func bytes() throws(Errno) -> [UInt8] {
+    guard count <= UserSlice.longestCopy else { throw .noMemory }
     var result = [UInt8](repeating: 0, count: count)
     let slice = self
     var failure = false

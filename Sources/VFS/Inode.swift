@@ -80,4 +80,6 @@ open class Inode {
   open func frame(page index: Int) throws(Errno) -> UInt? { nil }
   /// Mappings that show this file; frames must stay while it is not 0.
   public final var mappings = 0
+  /// Called after a mapped file became shorter: mappings show nothing behind its end (SIGBUS).
+  nonisolated(unsafe) public static var wasTruncated: ((Inode) -> Void)? = nil
 }

@@ -3,19 +3,22 @@ public import Tasks
 
 /// A regular file of frames; a page without a frame reads as zeros. Kernel lock held.
 public final class TemporaryFile: Inode {
-  private var pages: [UInt] = []  // arena offset + 1, 0 for a hole
-  private var frameCount = 0
+  private var pages = FilePages()
   /// Frames cut off while somebody maps the file: they go with the file.
   private var retired: [UInt] = []
+  /// The longest file: MAX_LFS_FILESIZE is more, but nothing needs it.
+  public static let longest: Int64 = 1 << 44
+  /// RLIMIT_FSIZE of who writes, in bytes; set by the libOS's processes.
+  nonisolated(unsafe) public static var sizeLimit: () -> Int64 = { longest }
 
   deinit {
-    for page in pages where page != 0 { frames.free(page - 1, 1) }
+    pages.remove(0..<Int(TemporaryFile.longest >> 12)) { frames.free($0, 1) }
     for page in retired { frames.free(page, 1) }
   }
 
   public override func currentStatus() -> FileStatus {
     var result = status
-    result.blocks = Int64(frameCount * 8)
+    result.blocks = Int64(pages.count * 8)
     return result
   }
 
@@ -23,37 +26,34 @@ public final class TemporaryFile: Inode {
     RegularFile(inode: self, flags: flags)
   }
 
-  /// Leave some frames to the libOS itself: its own allocations must not fail.
-  private static let reserve = 256
-
   public override func frame(page index: Int) throws(Errno) -> UInt? {
-    if index < pages.count, pages[index] != 0 { return pages[index] - 1 }
-    try fill(index, 1)
-    return pages[index] - 1
+    if let frame = pages.frame(index) { return frame }
+    guard index < Int(TemporaryFile.longest >> 12), fill(index, 1) == 1 else { throw .noSpace }
+    return pages.frame(index)
   }
 
-  /// Gives frames to `count` pages from `index` on, adjacent where they can be.
-  private func fill(_ index: Int, _ count: Int) throws(Errno) {
-    while pages.count < index + count { pages.append(0) }
+  /// Gives frames to `count` pages from `index` on, adjacent where they can be; how many pages have one then, counted
+  /// from `index` up to the first that could get none.
+  private func fill(_ index: Int, _ count: Int) -> Int {
     var page = index
     while page < index + count {
-      if pages[page] != 0 {
-        page += 1
-        continue
+      page = pages.next(from: page, below: index + count, hole: true)
+      guard page < index + count else { break }
+      var run = min(pages.next(from: page, below: index + count, hole: false) - page, 4096)
+      if (try? MemoryLimit.check(run)) == nil {
+        run = 1
+        guard (try? MemoryLimit.check(1)) != nil else { return page - index }
       }
-      var run = 1
-      while page + run < index + count, pages[page + run] == 0 { run += 1 }
-      guard frames.freeFrames > run + TemporaryFile.reserve else { throw .noSpace }
       if let start = try? frames.allocate(run) {
-        for i in 0..<run { pages[page + i] = start + UInt(i) << 12 + 1 }
+        for i in 0..<run { pages.set(page + i, start + UInt(i) << 12) }
       } else {
         run = 1
-        guard let start = try? frames.allocate(1) else { throw .noSpace }
-        pages[page] = start + 1
+        guard let start = try? frames.allocate(1) else { return page - index }
+        pages.set(page, start)
       }
-      frameCount += run
       page += run
     }
+    return count
   }
 
   /// Copies to `slice` from `offset` on; 0 past the end.
@@ -66,16 +66,18 @@ public final class TemporaryFile: Inode {
       let page = position >> 12
       let inPage = position & 4095
       let target = slice.dropFirst(done)
-      if page < pages.count, pages[page] != 0 {
+      if let frame = pages.frame(page) {
         // Adjacent frames are copied in one go.
         var length = 4096 - inPage
         var next = page + 1
-        while length < count - done, next < pages.count, pages[next] == pages[next - 1] + 4096 {
+        while length < count - done, let following = pages.frame(next),
+          following == frame + UInt(next - page) << 12
+        {
           length += 4096
           next += 1
         }
         length = min(length, count - done)
-        let source = UnsafeRawPointer(bitPattern: frames.base + pages[page] - 1 + UInt(inPage))
+        let source = UnsafeRawPointer(bitPattern: frames.base + frame + UInt(inPage))
         try target.copyOut(UnsafeRawBufferPointer(start: source, count: length))
         done += length
       } else {
@@ -87,19 +89,29 @@ public final class TemporaryFile: Inode {
     return count
   }
 
-  /// Copies from `slice`; EFBIG, ENOSPC.
+  /// How much of a write at `offset` may be done. EFBIG past the longest file, or past RLIMIT_FSIZE (which raises
+  /// SIGXFSZ besides: setrlimit(2)).
+  private func allowed(_ count: Int, at offset: Int64) throws(Errno) -> Int {
+    let limit = min(TemporaryFile.longest, TemporaryFile.sizeLimit())
+    guard offset >= 0, offset < limit else { throw .fileTooLarge }
+    return Int(min(Int64(count), limit - offset))
+  }
+
+  /// Copies from `slice`; EFBIG, ENOSPC. As much as there is room for.
   public func write(_ slice: UserSlice, at offset: Int64) throws(Errno) -> Int {
     guard slice.count > 0 else { return 0 }
-    guard offset >= 0, offset < 1 << 44 else { throw .fileTooLarge }
+    let wanted = try allowed(slice.count, at: offset)
     let first = Int(offset) >> 12
-    let last = (Int(offset) + slice.count - 1) >> 12
-    try fill(first, last - first + 1)
+    let last = (Int(offset) + wanted - 1) >> 12
+    let filled = fill(first, last - first + 1)
+    guard filled > 0 else { throw .noSpace }
+    let count = min(wanted, filled << 12 - Int(offset) & 4095)
     var done = 0
-    while done < slice.count {
+    while done < count {
       let position = Int(offset) + done
-      let page = position >> 12
-      let length = min(4096 - position & 4095, slice.count - done)
-      let target = UnsafeMutableRawPointer(bitPattern: frames.base + pages[page] - 1 + UInt(position & 4095))
+      let length = min(4096 - position & 4095, count - done)
+      guard let frame = pages.frame(position >> 12) else { throw .inputOutput }
+      let target = UnsafeMutableRawPointer(bitPattern: frames.base + frame + UInt(position & 4095))
       try slice.dropFirst(done).copyIn(UnsafeMutableRawBufferPointer(start: target, count: length))
       done += length
       status.size = max(status.size, offset + Int64(done))
@@ -112,15 +124,17 @@ public final class TemporaryFile: Inode {
 
   public override func truncate(_ size: Int64) throws(Errno) {
     guard size >= 0 else { throw .invalid }
-    guard size < 1 << 44 else { throw .fileTooLarge }
-    if size < status.size {
+    if size > status.size, size > min(TemporaryFile.longest, TemporaryFile.sizeLimit()) {
+      throw .fileTooLarge
+    }
+    let shrinks = size < status.size
+    if shrinks {
       let keep = Int((size + 4095) >> 12)
-      while pages.count > keep { drop(pages.removeLast()) }
-      if size & 4095 != 0, keep <= pages.count, keep > 0, pages[keep - 1] != 0 {
+      pages.remove(keep..<Int(TemporaryFile.longest >> 12)) { drop($0) }
+      if size & 4095 != 0, let frame = pages.frame(keep - 1) {
         let start = Int(size & 4095)
-        let address = frames.base + pages[keep - 1] - 1 + UInt(start)
         let tail = UnsafeMutableRawBufferPointer(
-          start: UnsafeMutableRawPointer(bitPattern: address), count: 4096 - start)
+          start: UnsafeMutableRawPointer(bitPattern: frames.base + frame + UInt(start)), count: 4096 - start)
         try UserSlice(kernel: tail).clear(4096 - start)
       }
     }
@@ -128,41 +142,62 @@ public final class TemporaryFile: Inode {
     let now = host.realtimeNanoseconds
     status.modified = now
     status.changed = now
+    if shrinks, mappings > 0 { Inode.wasTruncated?(self) }
   }
 
-  private func drop(_ page: UInt) {
-    guard page != 0 else { return }
-    frameCount -= 1
-    if mappings > 0 { retired.append(page - 1) } else { frames.free(page - 1, 1) }
+  private func drop(_ frame: UInt) {
+    if mappings > 0 { retired.append(frame) } else { frames.free(frame, 1) }
   }
 
   /// fallocate(2) modes 0, KEEP_SIZE, and PUNCH_HOLE|KEEP_SIZE.
   public func allocate(mode: UInt32, offset: Int64, length: Int64) throws(Errno) {
-    guard offset >= 0, length > 0, offset + length < 1 << 44 else { throw .invalid }
+    guard offset >= 0, length > 0 else { throw .invalid }
+    guard offset <= TemporaryFile.longest, length <= TemporaryFile.longest - offset else {
+      throw .fileTooLarge
+    }
     if mode & 2 != 0 {
       try zero(offset, min(length, max(0, status.size - offset)))
       return
     }
     guard mode & ~1 == 0 else { throw .notSupported }
     let first = Int(offset >> 12)
-    try fill(first, Int((offset + length + 4095) >> 12) - first)
+    if mode & 1 == 0, offset + length > status.size {
+      guard try allowed(Int(length), at: offset) == Int(length) else { throw .fileTooLarge }
+    }
+    let count = Int((offset + length + 4095) >> 12) - first
+    guard (try? MemoryLimit.check(count - pages.count)) != nil, fill(first, count) == count else { throw .noSpace }
     if mode & 1 == 0 { status.size = max(status.size, offset + length) }
   }
 
+  /// Whole pages that nobody maps are given back, the others cleared.
   private func zero(_ offset: Int64, _ length: Int64) throws(Errno) {
-    var position = Int(offset)
-    let end = position + Int(length)
-    while position < end {
-      let page = position >> 12
-      let count = min(4096 - position & 4095, end - position)
-      if page < pages.count, pages[page] != 0 {
-        let address = frames.base + pages[page] - 1 + UInt(position & 4095)
-        let part = UnsafeMutableRawBufferPointer(
-          start: UnsafeMutableRawPointer(bitPattern: address), count: count)
-        try UserSlice(kernel: part).clear(count)
-      }
-      position += count
+    guard length > 0 else { return }
+    let end = Int(offset) + Int(length)
+    let whole = (Int(offset) + 4095) >> 12..<max((Int(offset) + 4095) >> 12, end >> 12)
+    if mappings == 0 { pages.remove(whole) { frames.free($0, 1) } }
+    var page = Int(offset) >> 12
+    while page << 12 < end {
+      page = pages.next(from: page, below: (end + 4095) >> 12, hole: false)
+      guard page << 12 < end, let frame = pages.frame(page) else { return }
+      let start = max(page << 12, Int(offset))
+      let count = min((page + 1) << 12, end) - start
+      let part = UnsafeMutableRawBufferPointer(
+        start: UnsafeMutableRawPointer(bitPattern: frames.base + frame + UInt(start & 4095)), count: count)
+      try UserSlice(kernel: part).clear(count)
+      page += 1
     }
+  }
+
+  /// SEEK_DATA and SEEK_HOLE (lseek(2)): the next page with a frame, or without one. ENXIO.
+  func seek(hole: Bool, from offset: Int64) throws(Errno) -> Int64 {
+    guard offset >= 0, offset < status.size else { throw .noSuchDevice }
+    let end = Int((status.size + 4095) >> 12)
+    let page = pages.next(from: Int(offset >> 12), below: end, hole: hole)
+    if page == end {
+      guard hole else { throw .noSuchDevice }
+      return status.size
+    }
+    return min(max(offset, Int64(page) << 12), status.size)
   }
 }
 
@@ -204,9 +239,8 @@ public final class RegularFile: OpenFile {
     case 0: base = 0
     case 1: base = self.offset
     case 2: base = file.status.size
-    case 3, 4:  // SEEK_DATA, SEEK_HOLE: all data up to the end
-      guard offset >= 0, offset < file.status.size else { throw .noSuchDevice }
-      self.offset = whence == 3 ? offset : file.status.size
+    case 3, 4:  // SEEK_DATA, SEEK_HOLE
+      self.offset = try file.seek(hole: whence == 4, from: offset)
       return self.offset
     default: throw .invalid
     }

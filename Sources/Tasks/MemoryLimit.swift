@@ -1,0 +1,61 @@
+public import ABI
+
+/// Measures what the host's processes hold of their own, outside the arena.
+public protocol MemoryMeter: AnyObject {
+  /// Frames of private memory in use at the last measurement.
+  var privateFrames: Int { get }
+  /// Changes with every measurement.
+  var sequence: UInt32 { get }
+  /// Measures now. Returns when `sequence` has changed, or after some milliseconds at most.
+  func measure()
+}
+
+/// Set by hosts whose processes have memory outside the arena.
+nonisolated(unsafe) public var memoryMeter: (any MemoryMeter)? = nil
+
+/// The limit of `-m`: frames of the arena (files, shared memory, the libOS's heap) and private memory of processes
+/// together. Kernel lock held for every call. See docs/memory.md.
+public enum MemoryLimit {
+  /// Frames that only the libOS's own heap may take: Swift's allocations cannot fail, so programs are refused first.
+  nonisolated(unsafe) public static var reserve = 256
+  /// Private frames that were granted since the last measurement and may not have been touched by then.
+  nonisolated(unsafe) private static var granted = 0
+  nonisolated(unsafe) private static var lastSequence: UInt32 = 0
+
+  /// Frames that programs may still have, by the last measurement.
+  public static var available: Int {
+    guard let meter = memoryMeter else { return frames.freeFrames - reserve }
+    if meter.sequence != lastSequence {
+      lastSequence = meter.sequence
+      granted = 0
+    }
+    return frames.freeFrames - reserve - meter.privateFrames - granted
+  }
+
+  /// Whether `count` frames may be taken; measures again before it says no.
+  private static func has(_ count: Int) -> Bool {
+    if count <= available { return true }
+    guard let meter = memoryMeter, count <= frames.freeFrames - reserve else { return false }
+    meter.measure()
+    return count <= available
+  }
+
+  /// Checks that `count` frames of the arena may be taken now. ENOMEM.
+  public static func check(_ count: Int) throws(Errno) {
+    guard has(count) else { throw .noMemory }
+  }
+
+  /// Grants private memory of `bytes` to a process. Programs reserve more than they touch: a request counts in full
+  /// up to a quarter of the limit, and what goes beyond all memory there is gives ENOMEM (proc(5), overcommit_memory
+  /// 0 refuses the same).
+  public static func grant(bytes: UInt) throws(Errno) {
+    let wanted = Int(min(bytes >> 12, 1 << 40))
+    guard wanted <= frames.totalFrames else { throw .noMemory }
+    let counted = min(wanted, frames.totalFrames / 4)
+    guard has(counted) else { throw .noMemory }
+    granted += counted
+  }
+
+  /// True when only the reserve is left: calls that make the libOS keep something are refused.
+  public static var isExhausted: Bool { available < 0 && !has(0) }
+}
