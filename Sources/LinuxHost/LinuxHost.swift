@@ -16,6 +16,7 @@ public final class LinuxHost: HostInterface {
   public let virtualSharedObject: UInt
   /// Host process that waits for the others; they die with it.
   nonisolated(unsafe) static var supervisor = 0
+  nonisolated(unsafe) static var meter: LinuxMemoryMeter! = nil
   nonisolated(unsafe) static var exitStatus: Int32 = 0
   nonisolated(unsafe) static var hasExited: UInt32 = 0
 
@@ -81,16 +82,19 @@ public final class LinuxHost: HostInterface {
 
   // MARK: Threads
 
+  // CLONE_VM | FS | FILES | SIGHAND | THREAD | SYSVSEM
+  static let threadFlags = 0x0005_0f00
+  // CLONE_PARENT: every host process is a child of the supervisor, which hears of its end. SIGCHLD.
+  static let processFlags = 0x8000 | 17
+
   public func startThread(_ block: UnsafeMutablePointer<thread_block>) throws(Errno) {
-    // CLONE_VM | FS | FILES | SIGHAND | THREAD | SYSVSEM
     block.pointee.host_process = machine_current_block()?.pointee.host_process ?? 0
-    try start(block, flags: 0x0005_0f00)
+    try start(block, flags: LinuxHost.threadFlags)
   }
 
   public func startProcess(_ block: UnsafeMutablePointer<thread_block>) throws(Errno) {
-    // CLONE_PARENT: every host process is a child of the supervisor, which hears of its end. SIGCHLD.
     block.pointee.host_process = 0
-    try start(block, flags: 0x8000 | 17)
+    try start(block, flags: LinuxHost.processFlags)
   }
 
   /// CPU clocks of other threads and processes have numbers made of their ids (linux/posix-timers.h).

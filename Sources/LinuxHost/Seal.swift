@@ -1,77 +1,192 @@
+// Addresses here come from the host or the arena and are never nil.
+// swift-format-ignore-file: NeverForceUnwrap
 import CLinuxHost
 import Tasks
 
+/// A call that the seal lets through, and with which arguments. A checked argument must equal one of the listed
+/// values; only its low 32 bits are looked at, as Linux itself takes descriptors, flags and commands.
+struct AllowedCall {
+  var number: Int
+  var text: StaticString
+  /// Index of the checked argument, -1 for none.
+  var argument = -1
+  var values: [4 of UInt32] = .init(repeating: 0)
+  var valueCount = 0
+  /// A second checked argument.
+  var otherArgument = -1
+  var otherValue: UInt32 = 0
+
+  init(_ number: Int, _ text: StaticString) {
+    self.number = number
+    self.text = text
+  }
+
+  /// Argument `index` must be one of `values`.
+  func only(_ index: Int, _ first: Int, _ rest: Int...) -> AllowedCall {
+    var call = self
+    call.argument = index
+    call.values[0] = UInt32(truncatingIfNeeded: first)
+    for (i, value) in rest.enumerated() where i < 3 { call.values[i + 1] = UInt32(truncatingIfNeeded: value) }
+    call.valueCount = 1 + min(3, rest.count)
+    return call
+  }
+
+  func and(_ index: Int, _ value: Int) -> AllowedCall {
+    var call = self
+    call.otherArgument = index
+    call.otherValue = UInt32(truncatingIfNeeded: value)
+    return call
+  }
+}
+
 /// The seal: the seccomp filter (seccomp(2)) that every host process is under before a program's first instruction.
 ///
-/// A call passes only if its instruction lies in the host calls' code range and its number is on the list; all else
-/// traps to the libOS, because it may be a program's own `syscall`.
+/// A call passes only if its instruction lies in the host calls' code range and its number and arguments are on the
+/// list; a program's own `syscall` traps to the libOS, and what the list refuses to the libOS itself ends the process.
+/// 32-bit calls (`int $0x80`, `sysenter`) trap too, for their architecture is another; the libOS answers ENOSYS.
 public enum Seal {
-  /// Number and what it is for; `inspect --policy` prints this list.
-  static let allowed: [25 of (Int, StaticString)] = [
-    (LinuxCall.futex, "futex: park and unpark threads"),
-    (LinuxCall.ppoll, "ppoll: wait for the network and the console"),
-    (LinuxCall.read, "read: descriptors set up before the seal"),
-    (LinuxCall.write, "write: descriptors set up before the seal"),
-    (LinuxCall.writev, "writev: descriptors set up before the seal"),
-    (LinuxCall.mmap, "mmap: memory and frames of the arena"),
-    (LinuxCall.munmap, "munmap"),
-    (LinuxCall.mprotect, "mprotect"),
-    (LinuxCall.mremap, "mremap"),
-    (LinuxCall.madvise, "madvise: give memory back"),
-    (LinuxCall.fallocate, "fallocate: give frames of the arena back"),
-    (LinuxCall.clone, "clone: host processes and threads"),
-    (15, "rt_sigreturn: return from a trap"),
-    (LinuxCall.sigaltstack, "sigaltstack: the trap stack of a new thread"),
-    (LinuxCall.archPrctl, "arch_prctl: FS and GS base"),
-    (LinuxCall.prctl, "prctl: die with the supervisor"),
-    (LinuxCall.gettid, "gettid"),
-    (LinuxCall.tkill, "tkill: interrupt a thread of the unikernel"),
-    (LinuxCall.clockGettime, "clock_gettime: where the vDSO cannot"),
-    (LinuxCall.getrandom, "getrandom"),
-    (LinuxCall.schedYield, "sched_yield"),
-    (LinuxCall.exit, "exit"),
-    (LinuxCall.exitGroup, "exit_group"),
-    (LinuxCall.wait4, "wait4: the supervisor hears of ended host processes"),
-    (128, "rt_sigtimedwait: the supervisor hears of the user's signals"),
-  ]
-  static let count = 25
+  /// What `inspect --policy` prints.
+  private static func allowed(arena: Int) -> [AllowedCall] {
+    [
+      AllowedCall(LinuxCall.futex, "futex: park and unpark threads (WAIT, WAKE, WAIT_BITSET)").only(
+        1, 0, 1, 9),
+      AllowedCall(LinuxCall.ppoll, "ppoll: wait for the network and the console"),
+      AllowedCall(LinuxCall.read, "read: descriptors set up before the seal"),
+      AllowedCall(LinuxCall.write, "write: descriptors set up before the seal"),
+      AllowedCall(LinuxCall.writev, "writev: descriptors set up before the seal"),
+      AllowedCall(LinuxCall.mmap, "mmap: private memory, or frames of the arena; no other file")
+        .only(4, arena, -1),
+      AllowedCall(LinuxCall.munmap, "munmap"),
+      AllowedCall(LinuxCall.mprotect, "mprotect: read, write, execute").only(2, 0, 1, 3, 5),
+      AllowedCall(LinuxCall.mprotect, "mprotect: the other combinations").only(2, 2, 4, 6, 7),
+      AllowedCall(LinuxCall.mremap, "mremap: to a given place").only(3, 3),
+      AllowedCall(LinuxCall.madvise, "madvise: give memory back (MADV_DONTNEED)").only(2, 4),
+      AllowedCall(LinuxCall.fallocate, "fallocate: give frames of the arena back (PUNCH_HOLE, KEEP_SIZE)")
+        .only(0, arena).and(1, 3),
+      AllowedCall(LinuxCall.clone, "clone: host processes and threads, with two fixed sets of flags")
+        .only(0, LinuxHost.threadFlags, LinuxHost.processFlags),
+      AllowedCall(15, "rt_sigreturn: return from a trap"),
+      AllowedCall(LinuxCall.sigaltstack, "sigaltstack: the trap stack of a new thread"),
+      AllowedCall(LinuxCall.archPrctl, "arch_prctl: FS and GS base").only(0, 0x1001, 0x1002),
+      AllowedCall(LinuxCall.prctl, "prctl: die with the supervisor (PR_SET_PDEATHSIG, SIGKILL)")
+        .only(0, 1).and(1, 9),
+      AllowedCall(LinuxCall.gettid, "gettid"),
+      AllowedCall(LinuxCall.tkill, "tkill: interrupt a thread of the unikernel (SIGURG)").only(
+        1, Signals.kick),
+      AllowedCall(LinuxCall.clockGettime, "clock_gettime: where the vDSO cannot"),
+      AllowedCall(LinuxCall.getrandom, "getrandom"),
+      AllowedCall(LinuxCall.schedYield, "sched_yield"),
+      AllowedCall(LinuxCall.exit, "exit"),
+      AllowedCall(LinuxCall.exitGroup, "exit_group"),
+      AllowedCall(LinuxCall.wait4, "wait4: the supervisor hears of ended host processes"),
+      AllowedCall(128, "rt_sigtimedwait: the supervisor hears of the user's signals"),
+    ]
+  }
+
+  /// The memory meter's own: it alone may open files, and has no program and no arena in its memory.
+  private static func allowedForMeter() -> [AllowedCall] {
+    [
+      AllowedCall(LinuxCall.open, "open: /proc, read-only").only(1, 0o2000000),
+      AllowedCall(LinuxCall.read, "read"), AllowedCall(LinuxCall.close, "close"),
+      AllowedCall(LinuxCall.futex, "futex: sleep, and wake who waits").only(1, 0, 1),
+      AllowedCall(LinuxCall.munmap, "munmap: leave the arena"),
+      AllowedCall(LinuxCall.mprotect, "mprotect: the libOS's data, read-only").only(2, 1),
+      AllowedCall(LinuxCall.exitGroup, "exit_group"),
+    ]
+  }
+
+  nonisolated(unsafe) private static var filter: Filter! = nil
+  nonisolated(unsafe) private static var meterFilter: Filter! = nil
+
+  /// Builds the filters: before there are two host processes, which would share the heap without its lock.
+  static func prepare() {
+    // SECCOMP_RET_TRAP, SECCOMP_RET_KILL_PROCESS
+    filter = filter(allowed(arena: LinuxHost.shared.arenaDescriptor), otherwise: 0x0003_0000)
+    meterFilter = filter(allowedForMeter(), otherwise: 0x8000_0000)
+  }
 
   public static func printPolicy() {
-    say("seccomp: allowed only from the libOS's own call site; everything else traps to the libOS\n")
-    for i in 0..<count {
-      say("  ")
-      say(allowed[i].1)
-      say("\n")
-    }
+    say("seccomp policy of host processes; allowed only from the libOS's own call site:\n")
+    for call in allowed(arena: 3) { printLine(call.text) }
+    say(
+      "a call from anywhere else, and every other number or architecture (x32, 32 bits), traps to the libOS,\n"
+    )
+    say("which serves it as its own; no call opens a file, makes a socket, or executes a host program\n")
+    say("seccomp policy of the memory meter, a host process without program and arena:\n")
+    for call in allowedForMeter() { printLine(call.text) }
+    say("every other call ends the meter and with it the unikernel\n")
+  }
+
+  private static func printLine(_ text: StaticString) {
+    say("  ")
+    say(text)
+    say("\n")
   }
 
   /// Seals the calling process for good.
-  public static func install() {
-    var program: [64 of host_sock_filter] = .init(
-      repeating: host_sock_filter(code: 0, jump_true: 0, jump_false: 0, k: 0))
-    var length = 0
-    func add(_ code: UInt16, _ k: UInt32, _ jumpTrue: Int = 0, _ jumpFalse: Int = 0) {
-      program[length] = host_sock_filter(
-        code: code, jump_true: UInt8(jumpTrue), jump_false: UInt8(jumpFalse), k: k)
-      length += 1
-    }
+  public static func install() { filter.load() }
+
+  static func installForMeter() { meterFilter.load() }
+
+  private static func filter(_ calls: [AllowedCall], otherwise: UInt32) -> Filter {
+    var filter = Filter()
     let start = address_of_host_calls_start()
     let end = address_of_host_calls_end()
-    let trap = 8 + count  // index of the trap instruction
-    add(0x20, 12)  // instruction pointer, high half
-    add(0x15, UInt32(start >> 32), 0, trap - length - 1)
-    add(0x20, 8)  // low half
-    add(0x35, UInt32(truncatingIfNeeded: start), 0, trap - length - 1)
-    add(0x25, UInt32(truncatingIfNeeded: end), trap - length - 1, 0)
-    add(0x20, 4)  // architecture
-    add(0x15, 0xc000_003e, 0, trap - length - 1)
+    filter.add(0x20, 12)  // instruction pointer, high half
+    filter.addUnless(0x15, UInt32(start >> 32), refuse: otherwise)
+    filter.add(0x20, 8)  // low half
+    filter.addUnless(0x35, UInt32(truncatingIfNeeded: start), refuse: otherwise)
+    filter.add(0x25, UInt32(truncatingIfNeeded: end), 0, 1)
+    filter.add(0x06, otherwise)
+    filter.add(0x20, 4)  // architecture: AUDIT_ARCH_X86_64
+    filter.addUnless(0x15, 0xc000_003e, refuse: otherwise)
+    for call in calls { filter.add(call) }
+    filter.add(0x06, otherwise)
+    return filter
+  }
+}
+
+/// A program of classic BPF on `struct seccomp_data` (linux/seccomp.h).
+private struct Filter {
+  private var program: [UInt64] = []  // as struct sock_filter lies in memory
+  private static let allow: UInt32 = 0x7fff_0000
+
+  mutating func add(_ code: UInt16, _ k: UInt32, _ jumpTrue: Int = 0, _ jumpFalse: Int = 0) {
+    program.append(
+      UInt64(code) | UInt64(jumpTrue) << 16 | UInt64(jumpFalse) << 24 | UInt64(k) << 32)
+  }
+
+  /// Goes on if the comparison holds.
+  mutating func addUnless(_ code: UInt16, _ k: UInt32, refuse: UInt32) {
+    add(code, k, 1, 0)
+    add(0x06, refuse)
+  }
+
+  /// Allows the call, or goes on with the next.
+  mutating func add(_ call: AllowedCall) {
+    let first = call.argument < 0 ? 0 : 1 + call.valueCount
+    let other = call.otherArgument < 0 ? 0 : 2
     add(0x20, 0)  // number
-    for i in 0..<count { add(0x15, UInt32(allowed[i].0), trap + 1 - length - 1, 0) }
-    add(0x06, 0x0003_0000)  // SECCOMP_RET_TRAP
-    add(0x06, 0x7fff_0000)  // SECCOMP_RET_ALLOW
-    withUnsafePointer(to: &program) { filter in
+    add(0x15, UInt32(call.number), 0, first + other + 1)
+    if call.argument >= 0 {
+      add(0x20, UInt32(16 + 8 * call.argument))
+      for i in 0..<call.valueCount {
+        let isLast = i == call.valueCount - 1
+        add(0x15, call.values[i], call.valueCount - 1 - i, isLast ? other + 1 : 0)
+      }
+    }
+    if call.otherArgument >= 0 {
+      add(0x20, UInt32(16 + 8 * call.otherArgument))
+      add(0x15, call.otherValue, 0, 1)
+    }
+    add(0x06, Filter.allow)
+  }
+
+  func load() {
+    program.withUnsafeBytes { filter in
       var description = host_sock_fprog(
-        count: UInt16(length), padding: (0, 0, 0), filter: UInt64(UInt(bitPattern: filter)))
+        count: UInt16(program.count), padding: (0, 0, 0), filter: UInt64(UInt(bitPattern: filter.baseAddress))
+      )
       _ = LinuxCall.raw(LinuxCall.prctl, 38, 1)  // PR_SET_NO_NEW_PRIVS
       let result = withUnsafePointer(to: &description) {
         LinuxCall.raw(LinuxCall.seccomp, 1, 0, Int(bitPattern: $0))

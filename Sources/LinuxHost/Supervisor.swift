@@ -1,3 +1,4 @@
+import ABI
 import CLinuxHost
 import CMachine
 import Tasks
@@ -15,14 +16,19 @@ public enum Supervisor {
   }
 
   /// Starts the first host process: returns in it. The caller stays behind as the supervisor and never returns.
-  /// `deliver` is called with the kernel lock held.
-  public static func fork(_ block: UnsafeMutablePointer<thread_block>, deliver: (Int32) -> Void) {
+  /// Both hooks are called with the kernel lock held: `deliver` with a signal, `outOfMemory` with the host's id of the
+  /// process to end and the frames that it holds.
+  public static func fork(
+    _ block: UnsafeMutablePointer<thread_block>, deliver: (Int32) -> Void, outOfMemory: (Int, Int) -> Void
+  ) {
     var set = signals
     _ = withUnsafePointer(to: &set) {
       LinuxCall.raw(LinuxCall.sigprocmask, 0, Int(bitPattern: $0), 0, 8)
     }
     let own = LinuxCall.raw(LinuxCall.getpid)
     LinuxHost.supervisor = own
+    Seal.prepare()
+    startMeter()
     let child = LinuxCall.raw(LinuxCall.clone, 17)
     if child < 0 { LinuxHost.fail("Linux refused a process (RLIMIT_NPROC?)") }
     if child == 0 {
@@ -31,18 +37,47 @@ public enum Supervisor {
       }
       return
     }
-    supervise(block, deliver: deliver)
+    supervise(block, deliver: deliver, outOfMemory: outOfMemory)
   }
 
-  private static func supervise(_ block: UnsafeMutablePointer<thread_block>, deliver: (Int32) -> Void)
-    -> Never
-  {
+  private static func startMeter() {
+    do throws(Errno) {
+      let meter = LinuxMemoryMeter(page: frames.base + (try frames.allocate(1)))
+      meter.page.pointee.room = frames.freeFrames
+      memoryMeter = meter
+      LinuxHost.meter = meter
+      meter.start()
+    } catch { LinuxHost.fail("-m is too small: there is no memory for the first process") }
+  }
+
+  /// Ends the process that holds most when more is in use than `-m` allows. A process that is on its way out already
+  /// is not counted against the others.
+  private static func enforceLimit(_ victim: inout Int, _ outOfMemory: (Int, Int) -> Void) {
+    let page = LinuxHost.meter.page
+    page.pointee.room = frames.freeFrames
+    let largest = page.pointee.largestProcess
+    guard page.pointee.privateFrames > page.pointee.room, largest != 0, largest != victim else {
+      if page.pointee.privateFrames <= page.pointee.room { victim = 0 }
+      return
+    }
+    guard KernelLock.tryAcquire() else { return }
+    victim = largest
+    outOfMemory(largest, page.pointee.largestFrames)
+    KernelLock.release()
+  }
+
+  private static func supervise(
+    _ block: UnsafeMutablePointer<thread_block>, deliver: (Int32) -> Void, outOfMemory: (Int, Int) -> Void
+  ) -> Never {
     _ = LinuxCall.raw(LinuxCall.archPrctl, 0x1001, Int(bitPattern: block))
     Seal.install()
     var idle = 0
     var waiting: UInt64 = 0  // the user's signals that are still to be delivered
+    var victim = 0  // host's id of the process that was ended for its memory
     while true {
-      let signal = wait(milliseconds: idle < 50 || waiting != 0 ? 1 : 10)
+      let isNearLimit = LinuxHost.meter.page.pointee.privateFrames > frames.freeFrames / 2
+      let signal = wait(milliseconds: idle < 50 || waiting != 0 || isNearLimit ? 1 : 10)
+      enforceLimit(&victim, outOfMemory)
       if signal == 17 { reap() } else if signal > 0 { waiting |= 1 << UInt64(signal) }
       if waiting != 0, KernelLock.tryAcquire() {
         for number in 1..<32 where waiting & (1 << UInt64(number)) != 0 { deliver(Int32(number)) }

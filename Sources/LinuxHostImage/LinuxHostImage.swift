@@ -59,6 +59,8 @@ public func imageMain(_ stack: UnsafePointer<UInt>) {
       if signal == 28, let console = TerminalMultiplexer.console { return console.updateSize() }
       ProcessTable.initProcess?.notify(
         SignalInformation(signal, code: SignalInformation.user), fromOutside: true)
+    } outOfMemory: { host, frames in
+      OutOfMemory.end(hostProcess: UInt64(host), frames: frames)
     }
     linux.adopt(block)
     LinuxHost.installTraps()

@@ -102,6 +102,7 @@ extension StartUp {
     TemporaryFile.sizeLimit = {
       Int64(min(LinuxThread.running.process.limits[ResourceLimit.fileSize].soft, UInt64(Int64.max)))
     }
+    Inode.wasTruncated = AddressSpace.fileWasResized
     ProcessTable.initEnded = { status in
       TerminalMultiplexer.console?.drain()
       host.exit(status: status & 0x7f == 0 ? (status >> 8) & 0xff : 128 + (status & 0x7f))

@@ -17,6 +17,13 @@ public struct VirtualMemoryArea {
   public var frames: SharedFrames?
   public var isStack = false
   public var isHeap = false
+  /// MAP_GROWSDOWN: a fault below makes it longer.
+  public var growsDown = false
+  /// A shared mapping of a file that was opened for reading.
+  public var neverWritable = false
+  /// MAP_NORESERVE, or a thread's stack: what is touched counts, not what is mapped.
+  public var isReservation = false
+  public var forkAdvice = ForkAdvice.copy
 
   public init(
     start: UInt, end: UInt, protection: Protection, isShared: Bool, inode: Inode? = nil, offset: Int64 = 0,
@@ -35,11 +42,21 @@ public struct VirtualMemoryArea {
   }
 }
 
+/// What a fork does with an area (madvise(2)).
+public enum ForkAdvice {
+  case copy
+  /// MADV_DONTFORK
+  case drop
+  /// MADV_WIPEONFORK
+  case wipe
+}
+
 /// Frames of anonymous shared memory, freed with the last area that shows them.
 public final class SharedFrames {
   public let offset: UInt
   public let count: Int
   public init(count: Int) throws(Errno) {
+    try MemoryLimit.check(count)
     offset = try Tasks.frames.allocate(count)
     self.count = count
   }
@@ -50,7 +67,13 @@ public final class SharedFrames {
 ///
 /// The host maps whole areas; pages are its business.
 public final class AddressSpace {
-  public private(set) var areas: [VirtualMemoryArea] = []
+  public internal(set) var areas = AreaList()
+  /// Files that became shorter or longer while another process ran: to be shown again before the program goes on.
+  var resized: [Inode] = []
+  /// Set in a fork's copy when areas are to be dropped or wiped in it.
+  public var hasForkAdvice = false
+  /// Linux's vm.max_map_count.
+  static let mostAreas = 65530
   public var heapStart: UInt = 0
   public var heapEnd: UInt = 0
   /// Threads of processes that use it (vfork shares it).
@@ -60,6 +83,9 @@ public final class AddressSpace {
   public var environmentEnd: UInt = 0
   public var trampolines = TrampolinePages()
 
+  private var searchStart = AddressSpace.top
+  private var largestPassedHole: UInt = 0
+
   static let lowest: UInt = 0x1_0000
   public static var top: UInt { 0x6fff_f000_0000 }
 
@@ -67,13 +93,25 @@ public final class AddressSpace {
 
   deinit { for area in areas { forget(area) } }
 
-  private func forget(_ area: VirtualMemoryArea) { area.inode?.mappings -= 1 }
+  func forget(_ area: VirtualMemoryArea) { area.inode?.mappings -= 1 }
+
+  /// Room for `count` more areas; ENOMEM. Lists grow by doubling: not beyond what memory there is.
+  func reserve(_ count: Int) throws(Errno) {
+    guard areas.count + count <= AddressSpace.mostAreas else { throw .noMemory }
+    if areas.count >= 64, areas.isFull {
+      try MemoryLimit.check(areas.count * 3 * MemoryLayout<VirtualMemoryArea>.stride / 4096)
+    }
+  }
 
   /// A copy for fork: the host copies the memory itself.
   public func copy() -> AddressSpace {
     let copy = AddressSpace()
     copy.areas = areas
-    for area in areas { area.inode?.mappings += 1 }
+    for area in areas {
+      area.inode?.mappings += 1
+      if area.forkAdvice != .copy { copy.hasForkAdvice = true }
+    }
+    copy.resized = resized
     copy.heapStart = heapStart
     copy.heapEnd = heapEnd
     copy.argumentsStart = argumentsStart
@@ -87,7 +125,10 @@ public final class AddressSpace {
   /// Forgets and unmaps everything (execve). What is unmapped in one call costs one call.
   public func clear() {
     for area in areas { forget(area) }
-    areas = []
+    areas = AreaList()
+    searchStart = AddressSpace.top
+    largestPassedHole = 0
+    resized = []
     trampolines = TrampolinePages()
     do throws(Errno) {
       try host.unmap(
@@ -98,12 +139,12 @@ public final class AddressSpace {
   }
 
   /// Index of the first area that ends above `address`.
-  private func index(above address: UInt) -> Int {
+  func index(above address: UInt) -> Int {
     var low = 0
     var high = areas.count
     while low < high {
       let middle = (low + high) / 2
-      if areas[middle].end <= address { low = middle + 1 } else { high = middle }
+      if areas.bounds(middle).end <= address { low = middle + 1 } else { high = middle }
     }
     return low
   }
@@ -113,31 +154,46 @@ public final class AddressSpace {
     return i < areas.count && areas[i].start <= address ? areas[i] : nil
   }
 
-  /// Where `length` bytes fit, from the top down (as Linux's mmap does); ENOMEM.
-  public func findFree(_ length: UInt, below: UInt = AddressSpace.top) throws(Errno) -> UInt {
-    var end = below
-    var i = areas.count - 1
-    while i >= 0 {
-      if areas[i].start >= end {
-        i -= 1
-        continue
-      }
-      if areas[i].end <= end, end - areas[i].end >= length { return try clamp(end - length) }
-      end = areas[i].start
-      i -= 1
+  /// Where `length` bytes fit below `top`, from the top down (as Linux's mmap does); ENOMEM. Goes on where the last
+  /// search ended unless a hole that it passed is big enough.
+  public func findFree(_ length: UInt) throws(Errno) -> UInt {
+    if length <= largestPassedHole {
+      largestPassedHole = 0
+      searchStart = AddressSpace.top
     }
-    guard end >= length + AddressSpace.lowest else { throw .noMemory }
-    return try clamp(end - length)
+    if let found = try? findFree(length, below: searchStart) {
+      searchStart = found
+      return found
+    }
+    largestPassedHole = 0
+    searchStart = try findFree(length, below: AddressSpace.top)
+    return searchStart
   }
 
-  private func clamp(_ address: UInt) throws(Errno) -> UInt {
-    guard address >= UserSlice.reserved.upperBound else { throw .noMemory }
-    return address
+  /// Where `length` bytes fit between `above` and `below`.
+  public func findFree(
+    _ length: UInt, below: UInt, above: UInt = UserSlice.reserved.upperBound
+  ) throws(Errno) -> UInt {
+    var end = below
+    var i = min(index(above: below), areas.count - 1)
+    while i >= 0 {
+      let (start, stop) = areas.bounds(i)
+      if start < end {
+        if stop <= end {
+          if end - stop >= length { break }
+          largestPassedHole = max(largestPassedHole, end - stop)
+        }
+        end = start
+      }
+      i -= 1
+    }
+    guard end >= above, end - above >= length else { throw .noMemory }
+    return end - length
   }
 
   public func isFree(_ address: UInt, _ length: UInt) -> Bool {
     let i = index(above: address)
-    return i == areas.count || areas[i].start >= address + length
+    return i == areas.count || areas.bounds(i).start >= address + length
   }
 
   /// EINVAL or ENOMEM unless the range lies in user space, page aligned.
@@ -153,20 +209,34 @@ public final class AddressSpace {
   /// Maps `area`, replacing what was there.
   public func map(_ area: VirtualMemoryArea) throws(Errno) {
     try AddressSpace.check(area.start, area.end - area.start)
+    try reserve(3)
     remove(area.start, area.end)
-    try show(area)
+    do throws(Errno) { try show(area) } catch {
+      // Part of it may be shown already, over what was there.
+      do throws(Errno) { try host.unmap(address: area.start, length: area.end - area.start) } catch {}
+      throw error
+    }
+    adopt(area)
+  }
+
+  /// Enters an area that the host shows already.
+  func adopt(_ area: VirtualMemoryArea) {
     area.inode?.mappings += 1
     insert(area)
   }
 
   private func insert(_ area: VirtualMemoryArea) {
     let i = index(above: area.start)
-    if i > 0, area.inode == nil, area.frames == nil, areas[i - 1].end == area.start,
-      areas[i - 1].inode == nil,
-      areas[i - 1].frames == nil, areas[i - 1].protection == area.protection, !areas[i - 1].isStack,
-      areas[i - 1].isHeap == area.isHeap, !area.isStack
-    {
+    if i > 0, areas[i - 1].continues(in: area) {
       areas[i - 1].end = area.end
+      if i < areas.count, areas[i - 1].continues(in: areas[i]) {
+        areas[i - 1].end = areas[i].end
+        areas.remove(i..<i + 1)
+      }
+      return
+    }
+    if i < areas.count, area.continues(in: areas[i]) {
+      areas[i].start = area.start
       return
     }
     areas.insert(area, at: i)
@@ -176,9 +246,15 @@ public final class AddressSpace {
   private func show(_ area: VirtualMemoryArea) throws(Errno) {
     let length = area.end - area.start
     if let shared = area.frames {
-      try host.map(
-        address: area.start, length: length, protection: area.protection,
-        backing: .shared(arenaOffset: shared.offset + UInt(area.offset)))
+      let offset = UInt(area.offset)
+      let size = UInt(shared.count) << 12
+      let shown = offset < size ? min(length, size - offset) : 0
+      if shown > 0 {
+        try host.map(
+          address: area.start, length: shown, protection: area.protection,
+          backing: .shared(arenaOffset: shared.offset + offset))
+      }
+      if shown < length { try showNothing(area, from: area.start + shown) }
       return
     }
     guard let inode = area.inode else {
@@ -188,11 +264,18 @@ public final class AddressSpace {
     try show(area, of: inode)
   }
 
-  private func show(_ area: VirtualMemoryArea, of inode: Inode) throws(Errno) {
+  /// Pages past the end of what is mapped: beyond the arena's end, where touching them is SIGBUS.
+  private func showNothing(_ area: VirtualMemoryArea, from start: UInt) throws(Errno) {
+    try host.map(
+      address: start, length: area.end - start, protection: area.protection,
+      backing: .shared(arenaOffset: UInt(frames.totalFrames) << 12))
+  }
+
+  func show(_ area: VirtualMemoryArea, of inode: Inode, from start: Int = 0) throws(Errno) {
     let first = Int(area.offset >> 12)
     let filePages = Int((inode.currentStatus().size + 4095) >> 12)
     let count = Int((area.end - area.start) >> 12)
-    var page = 0
+    var page = start
     while page < min(count, filePages - first) {
       guard let start = try inode.frame(page: first + page) else { throw .operationNotOnDevice }
       var run = 1
@@ -206,16 +289,11 @@ public final class AddressSpace {
         backing: area.isShared ? .shared(arenaOffset: start) : .copyOnWrite(arenaOffset: start))
       page += run
     }
-    // Pages wholly past the end of the file: touching them is SIGBUS on Linux, a fault here.
-    if page < count {
-      try host.map(
-        address: area.start + UInt(page) << 12, length: UInt(count - page) << 12, protection: [],
-        backing: .anonymous)
-    }
+    if page < count { try showNothing(area, from: area.start + UInt(page) << 12) }
   }
 
   /// Cuts areas so that one starts at `start` and one ends at `end`; gives the indices between.
-  private func split(_ start: UInt, _ end: UInt) -> Range<Int> {
+  func split(_ start: UInt, _ end: UInt) -> Range<Int> {
     splitAt(start)
     splitAt(end)
     let low = index(above: start)
@@ -235,103 +313,74 @@ public final class AddressSpace {
     areas.insert(upper, at: i + 1)
   }
 
-  private func remove(_ start: UInt, _ end: UInt) {
+  func remove(_ start: UInt, _ end: UInt) {
     let range = split(start, end)
     for i in range { forget(areas[i]) }
-    areas.removeSubrange(range)
+    areas.remove(range)
+    if end > searchStart {
+      searchStart =
+        range.lowerBound < areas.count
+        ? min(areas[range.lowerBound].start, AddressSpace.top) : AddressSpace.top
+    }
     trampolines.forget(start, end)
   }
 
   public func unmap(_ start: UInt, _ end: UInt) throws(Errno) {
+    try reserve(2)
     remove(start, end)
     try host.unmap(address: start, length: end - start)
   }
 
-  /// mprotect(2): ENOMEM where nothing is mapped, EACCES for writing to a file opened for reading.
+  /// mprotect(2): ENOMEM where nothing is mapped (what lies before is changed), EACCES for writing to a file that was
+  /// opened for reading.
   public func protect(_ start: UInt, _ end: UInt, _ protection: Protection) throws(Errno) {
-    let range = split(start, end)
+    try reserve(2)
+    let wanted = bytes(in: start, end) {
+      $0.isCharged == false && protection.contains(.write) && !$0.isShared
+    }
+    if wanted > 0 { try MemoryLimit.grant(bytes: wanted) }
     var at = start
-    for i in range {
-      guard areas[i].start == at else { throw .noMemory }
+    var isRefused = false
+    for i in split(start, end) {
+      guard areas[i].start == at else { break }
+      isRefused = protection.contains(.write) && areas[i].neverWritable
+      if isRefused { break }
+      areas[i].protection = protection
       at = areas[i].end
     }
+    if at > start {
+      try host.protect(address: start, length: min(at, end) - start, protection: protection)
+    }
+    if isRefused { throw .accessDenied }
     guard at >= end else { throw .noMemory }
-    for i in range { areas[i].protection = protection }
-    try host.protect(address: start, length: end - start, protection: protection)
   }
 
-  /// brk(2).
-  public func setHeapEnd(_ address: UInt) -> UInt {
-    guard address >= heapStart, address < heapStart + (64 << 30) else { return heapEnd }
-    let old = (heapEnd + 4095) & ~4095
-    let new = (address + 4095) & ~4095
-    do throws(Errno) {
-      if new > old {
-        guard isFree(old, new - old) else { return heapEnd }
-        try map(
-          VirtualMemoryArea(
-            start: old, end: new, protection: [.read, .write], isShared: false, inode: nil, offset: 0,
-            path: nil,
-            frames: nil, isHeap: true))
-      } else if new < old {
-        try unmap(new, old)
-      }
-    } catch { return heapEnd }
-    heapEnd = address
-    return address
-  }
-
-  /// mremap(2) of private anonymous memory and of whole shared or file areas.
-  public func remap(_ old: UInt, _ oldLength: UInt, _ newLength: UInt, mayMove: Bool, fixed: UInt?)
-    throws(Errno)
-    -> UInt
-  {
-    guard let area = area(at: old), area.end >= old + oldLength else { throw .badAddress }
-    if fixed == nil {
-      if newLength <= oldLength {
-        if newLength < oldLength { try unmap(old + newLength, old + oldLength) }
-        return old
-      }
-      var grown = area
-      grown.start = old + oldLength
-      grown.end = old + newLength
-      grown.offset += Int64(old + oldLength - area.start)
-      if area.end == old + oldLength, area.frames == nil, grown.end <= UserSlice.limit,
-        isFree(grown.start, grown.end - grown.start)
-      {
-        try map(grown)
-        return old
-      }
+  /// Bytes of the areas in a range that `matches` picks.
+  public func bytes(in start: UInt, _ end: UInt, _ matches: (VirtualMemoryArea) -> Bool) -> UInt {
+    var sum: UInt = 0
+    var i = index(above: start)
+    while i < areas.count, areas[i].start < end {
+      if matches(areas[i]) { sum += min(areas[i].end, end) - max(areas[i].start, start) }
+      i += 1
     }
-    guard mayMove else { throw .noMemory }
-    guard area.frames == nil || newLength <= oldLength else { throw .noMemory }
-    let target: UInt
-    if let fixed { target = fixed } else { target = try findFree(newLength) }
-    return try move(area, from: old, oldLength, to: target, newLength)
+    return sum
   }
 
-  private func move(
-    _ area: VirtualMemoryArea, from old: UInt, _ oldLength: UInt, to target: UInt, _ newLength: UInt
-  ) throws(Errno) -> UInt {
-    try AddressSpace.check(target, newLength)
-    remove(target, target + newLength)
-    var moved = area
-    moved.offset += Int64(old - area.start)
-    moved.start = target
-    moved.end = target + newLength
-    let kept = min(oldLength, newLength)
-    try host.move(from: old, length: kept, to: target, newLength: kept)
-    moved.inode?.mappings += 1
-    let whole = moved
-    moved.end = target + kept
-    insert(moved)
-    try unmap(old, old + oldLength)
-    if newLength > kept {
-      var rest = whole
-      rest.start = target + kept
-      rest.offset += Int64(kept)
-      try map(rest)
-    }
-    return target
+  /// True when every page of the range belongs to an area.
+  public func covers(_ start: UInt, _ end: UInt) -> Bool {
+    bytes(in: start, end) { _ in true } == end - start
+  }
+}
+
+extension VirtualMemoryArea {
+  /// Counts against the memory limit as soon as it is mapped.
+  public var isCharged: Bool { protection.contains(.write) && !isShared && !isReservation }
+
+  /// Two anonymous areas that are one.
+  func continues(in next: VirtualMemoryArea) -> Bool {
+    end == next.start && inode == nil && next.inode == nil && frames == nil && next.frames == nil
+      && protection == next.protection && isShared == next.isShared && isHeap == next.isHeap && !isStack
+      && !next.isStack && !growsDown && !next.growsDown && isReservation == next.isReservation
+      && forkAdvice == next.forkAdvice
   }
 }

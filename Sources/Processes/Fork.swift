@@ -66,6 +66,8 @@ extension LinuxThread {
   /// executes or ends. Gives the new thread's id.
   public func clone(_ arguments: CloneArguments) throws(Errno) -> Int32 {
     let flags = arguments.flags
+    // What has been killed must not leave children behind: kill(2) of a process that forks for ever ends it.
+    if process.isExiting { throw .interrupted }
     if flags.contains(.thread), !flags.contains(.memory) || !flags.contains(.signalHandlers) {
       throw .invalid
     }
@@ -120,6 +122,9 @@ extension LinuxThread {
     if frame.pointee.kind != 0 { frame.pointee.kind = UInt64(TRAP_RETURN) }
     if arguments.stack != 0 { frame.pointee.rsp = UInt64(arguments.stack) }
     let flags = arguments.flags
+    if !flags.contains(.memory), child.process.addressSpace.hasForkAdvice {
+      child.block.pointee.attention = 1
+    }
     child.inherit(from: self, sharesMemory: flags.contains(.memory) && !flags.contains(.vfork))
     child.threadPointer = flags.contains(.setThreadPointer) ? arguments.threadPointer : threadPointer
     child.block.pointee.fs_base =

@@ -38,6 +38,7 @@ public struct ResourceLimit: BitwiseCopyable {
   public static var core: Int { 4 }
   public static var processes: Int { 6 }
   public static var openFiles: Int { 7 }
+  public static var lockedMemory: Int { 8 }
   public static var addressSpace: Int { 9 }
   public static var pendingSignals: Int { 11 }
 

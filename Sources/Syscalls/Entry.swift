@@ -80,9 +80,18 @@ public func libosTrap(_ frame: UnsafeMutablePointer<trap_frame>) {
   KernelLock.release()
 }
 
+/// Faults that only ask for more memory: a stack that grows, a file that has grown since it was mapped.
+private func isMended(_ kind: Int, _ frame: UnsafeMutablePointer<trap_frame>, _ process: Process) -> Bool {
+  let address = UInt(frame.pointee.address)
+  let stack = process.limits[ResourceLimit.stack].soft
+  if kind == Int(TRAP_FAULT), process.addressSpace.growDown(to: address, limit: stack) { return true }
+  return kind == Int(TRAP_BUS) && process.addressSpace.showGrown(at: address)
+}
+
 private func fault(_ kind: Int, _ frame: UnsafeMutablePointer<trap_frame>) {
   let thread = LinuxThread.running
   thread.callNumber = nil
+  if isMended(kind, frame, thread.process) { return }
   let code = Int32(truncatingIfNeeded: thread.block.pointee.trap_detail)
   let signal: Int32 =
     switch kind {
@@ -107,6 +116,8 @@ public func libosAttention(_ frame: UnsafeMutablePointer<trap_frame>) {
     thread.execution = nil
     SystemCall(frame: frame, number: 59).run(execution)
   }
+  if thread.process.addressSpace.hasForkAdvice { thread.process.addressSpace.applyForkAdvice() }
+  thread.process.addressSpace.showResized()
   if thread.setChildAddress != 0 {
     let address = thread.setChildAddress
     thread.setChildAddress = 0

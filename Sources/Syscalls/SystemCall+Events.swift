@@ -44,7 +44,8 @@ extension SystemCall {
     guard name.count <= 249 else { throw .invalid }
     let context: FileSystemContext = process.fileSystem
     let file = try MemoryFile.make(
-      name: name, root: context.root, user: context.credentials.user, group: context.credentials.group)
+      name: name, root: context.root, user: context.credentials.user, group: context.credentials.group,
+      seals: unsigned(b) & 8 != 0 ? 0x20 : unsigned(b) & 2 != 0 ? 0 : 1)
     return try install(file, closes: unsigned(b) & 1 != 0)
   }
 

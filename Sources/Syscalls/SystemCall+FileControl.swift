@@ -49,9 +49,28 @@ extension SystemCall {
     case 1032:
       guard let pipe = file as? PipeFile else { throw .badFileDescriptor }
       return pipe.capacity
+    case 1033: try addSeals(file)
+    case 1034:
+      guard let inode = file.inode as? TemporaryFile else { throw .invalid }
+      return Int(inode.seals)
     default: throw .invalid
     }
     return 0
+  }
+
+  /// F_ADD_SEALS: EPERM once F_SEAL_SEAL is there, EBUSY for F_SEAL_WRITE while somebody maps the file for writing.
+  private func addSeals(_ file: OpenFile) throws(Errno) {
+    guard let inode = file.inode as? TemporaryFile, unsigned(c) & ~0x3f == 0 else { throw .invalid }
+    guard file.isWritable, inode.seals & 1 == 0 else { throw .notPermitted }
+    if c & 8 != 0, inode.mappings > 0 {
+      for process in ProcessTable.processes.values {
+        for area in process.addressSpace.areas
+        where area.inode === inode && area.isShared && area.protection.contains(.write) {
+          throw .busy
+        }
+      }
+    }
+    inode.seals |= unsigned(c)
   }
 
   // MARK: Locks

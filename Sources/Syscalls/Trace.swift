@@ -47,14 +47,17 @@ public enum Trace {
   }
 }
 
-struct TraceLine {
+/// A line for the host's standard error.
+public struct TraceLine {
   private var content: [UInt8] = []
 
-  mutating func text(_ text: StaticString) {
+  public init() {}
+
+  public mutating func text(_ text: StaticString) {
     for i in 0..<text.utf8CodeUnitCount { content.append(text.utf8Start[i]) }
   }
-  mutating func bytes(_ bytes: [UInt8]) { content += bytes }
-  mutating func number(_ value: Int) {
+  public mutating func bytes(_ bytes: [UInt8]) { content += bytes }
+  public mutating func number(_ value: Int) {
     if value < 0 {
       content.append(0x2d)
       number(-value)
@@ -63,12 +66,12 @@ struct TraceLine {
     if value >= 10 { number(value / 10) }
     content.append(UInt8(0x30 + value % 10))
   }
-  mutating func hexadecimal(_ value: UInt) {
+  public mutating func hexadecimal(_ value: UInt) {
     if value >= 16 { hexadecimal(value / 16) }
     let digit = UInt8(value % 16)
     content.append(digit < 10 ? 0x30 + digit : 0x57 + digit)
   }
-  mutating func end() {
+  public mutating func end() {
     content.append(0x0a)
     content.withUnsafeBytes { bytes in
       do throws(Errno) { _ = try host.writeConsole(2, bytes) } catch {}

@@ -35,6 +35,12 @@ open class Thread {
     if Devices.poller === self { host.wakePoller() } else { host.unpark(word: &block.pointee.park_word) }
   }
 
+  /// Sends the thread through the slow way out of the libOS before its program goes on, without ending a wait.
+  public final func attend() {
+    machine_store(&block.pointee.attention, 1)
+    if Thread.current !== self { host.kick(block) }
+  }
+
   /// Makes the thread look at what is pending for it, wherever it is.
   public final func interrupt() {
     hasPendingInterrupt = true

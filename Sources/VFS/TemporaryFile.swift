@@ -6,6 +6,8 @@ public final class TemporaryFile: Inode {
   private var pages = FilePages()
   /// Frames cut off while somebody maps the file: they go with the file.
   private var retired: [UInt] = []
+  /// F_SEAL_ bits (fcntl(2)): only files of memfd_create(2) that allow it have others than F_SEAL_SEAL.
+  public var seals: UInt32 = 1
   /// The longest file: MAX_LFS_FILESIZE is more, but nothing needs it.
   public static let longest: Int64 = 1 << 44
   /// RLIMIT_FSIZE of who writes, in bytes; set by the libOS's processes.
@@ -93,6 +95,8 @@ public final class TemporaryFile: Inode {
   /// SIGXFSZ besides: setrlimit(2)).
   private func allowed(_ count: Int, at offset: Int64) throws(Errno) -> Int {
     let limit = min(TemporaryFile.longest, TemporaryFile.sizeLimit())
+    if seals & 0x18 != 0 { throw .notPermitted }
+    if seals & 4 != 0, offset + Int64(min(count, 1 << 40)) > status.size { throw .notPermitted }
     guard offset >= 0, offset < limit else { throw .fileTooLarge }
     return Int(min(Int64(count), limit - offset))
   }
@@ -127,8 +131,11 @@ public final class TemporaryFile: Inode {
     if size > status.size, size > min(TemporaryFile.longest, TemporaryFile.sizeLimit()) {
       throw .fileTooLarge
     }
-    let shrinks = size < status.size
-    if shrinks {
+    guard seals & (size < status.size ? 2 : 0) == 0, seals & (size > status.size ? 4 : 0) == 0 else {
+      throw .notPermitted
+    }
+    let isResized = size != status.size
+    if size < status.size {
       let keep = Int((size + 4095) >> 12)
       pages.remove(keep..<Int(TemporaryFile.longest >> 12)) { drop($0) }
       if size & 4095 != 0, let frame = pages.frame(keep - 1) {
@@ -142,7 +149,7 @@ public final class TemporaryFile: Inode {
     let now = host.realtimeNanoseconds
     status.modified = now
     status.changed = now
-    if shrinks, mappings > 0 { Inode.wasTruncated?(self) }
+    if isResized, mappings > 0 { Inode.wasTruncated?(self) }
   }
 
   private func drop(_ frame: UInt) {
@@ -156,6 +163,7 @@ public final class TemporaryFile: Inode {
       throw .fileTooLarge
     }
     if mode & 2 != 0 {
+      if seals & 0x18 != 0 { throw .notPermitted }
       try zero(offset, min(length, max(0, status.size - offset)))
       return
     }
@@ -165,7 +173,9 @@ public final class TemporaryFile: Inode {
       guard try allowed(Int(length), at: offset) == Int(length) else { throw .fileTooLarge }
     }
     let count = Int((offset + length + 4095) >> 12) - first
-    guard (try? MemoryLimit.check(count - pages.count)) != nil, fill(first, count) == count else { throw .noSpace }
+    guard (try? MemoryLimit.check(count - pages.count)) != nil, fill(first, count) == count else {
+      throw .noSpace
+    }
     if mode & 1 == 0 { status.size = max(status.size, offset + length) }
   }
 
