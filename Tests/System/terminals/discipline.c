@@ -26,7 +26,9 @@ static void show(const char *what, const char *bytes, long count) {
 static void drain(const char *what, int fd) {
   char bytes[8192];
   long total = 0;
-  usleep(20000);
+  struct pollfd p = {fd, POLLIN, 0};
+  poll(&p, 1, 150);
+  usleep(10000);
   for (;;) {
     long count = read(fd, bytes + total, sizeof bytes - total);
     if (count <= 0) {

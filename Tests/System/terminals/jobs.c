@@ -41,7 +41,7 @@ static void wait_for(const char *what, pid_t child, int options) {
 
 static void type(const char *text) {
   if (write(master, text, strlen(text)) != (long)strlen(text)) perror("write");
-  usleep(50000);
+  usleep(100000);
 }
 
 static void in_terminal(const char *text) {
@@ -66,7 +66,7 @@ static pid_t job(int foreground, void (*body)(void)) {
     _exit(0);
   }
   setpgid(child, child);
-  usleep(100000);
+  usleep(200000);
   return child;
 }
 
@@ -319,8 +319,8 @@ static void hang_up(void) {
 
 /* The end of a session leader: its foreground group hears of it. */
 static void leader_ends(void) {
-  int ends[2];
-  if (pipe(ends)) return;
+  int ends[2], ready[2];
+  if (pipe(ends) || pipe(ready)) return;
   printf("-- the leader ends\n");
   fflush(stdout);
   int m;
@@ -332,13 +332,14 @@ static void leader_ends(void) {
       signal(SIGTTOU, SIG_IGN);
       tcsetpgrp(0, getpid());
       catch(SIGHUP, 0);
-      if (write(ends[1], ".", 1) != 1) _exit(1);
+      if (write(ready[1], ".", 1) != 1) _exit(1);
       while (!caught) usleep(1000);
       const char *found = open("/dev/tty", O_RDWR) < 0 ? strerror(errno) : "there";
       dprintf(ends[1], "hung up, /dev/tty %s, group %ld", found, (long)tcgetpgrp(0));
       _exit(0);
     }
-    usleep(100000);
+    char byte;
+    if (read(ready[0], &byte, 1) != 1) _exit(1);
     _exit(3);
   }
   int status;

@@ -1,0 +1,261 @@
+"""Terminals: programs that test pseudo-terminals inside, and dialogues with `run -t` from a terminal of this machine."""
+import fcntl
+import os
+import re
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import termios
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+SWIFTLET = os.path.join(os.path.dirname(os.path.dirname(HERE)), "bin", "swiftlet")
+TOOLS = ["tty", "stty", "sleep", "cat", "seq", "head", "less", "script", "busybox", "yes", "sh"]
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "TERM": "dumb", "HOME": "/", "PS1": "", "LESS": ""}
+
+
+class Terminal:
+    """A terminal of this machine with a command on it."""
+
+    def __init__(self, command, rows=30, columns=100):
+        self.master, self.slave = os.openpty()
+        self.resize(rows, columns)
+        self.settings = termios.tcgetattr(self.slave)
+        self.text = b""
+        self.process = subprocess.Popen(
+            command, stdin=self.slave, stdout=self.slave, stderr=self.slave, env=ENVIRONMENT, preexec_fn=self.control)
+
+    def control(self):
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    def resize(self, rows, columns):
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def send(self, text):
+        os.write(self.master, text.encode())
+
+    def expect(self, text, seconds=10):
+        """Everything up to `text`, or what came in its place with a remark."""
+        wanted = text.encode()
+        end = time.monotonic() + seconds
+        while wanted not in self.text:
+            left = end - time.monotonic()
+            if left <= 0 or not select.select([self.master], [], [], left)[0]:
+                seen, self.text = self.text, b""
+                return seen.decode(errors="replace") + f" [no {text!r}]"
+            self.text += os.read(self.master, 65536)
+        place = self.text.index(wanted) + len(wanted)
+        seen, self.text = self.text[:place], self.text[place:]
+        return seen.decode(errors="replace")
+
+    def end(self, seconds=10):
+        """The exit status; None if it does not end."""
+        deadline = time.monotonic() + seconds
+        while self.process.poll() is None and time.monotonic() < deadline:
+            if select.select([self.master], [], [], 0.05)[0]:
+                self.text += os.read(self.master, 65536)
+        return self.process.poll()
+
+    def is_restored(self):
+        return termios.tcgetattr(self.slave) == self.settings
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for descriptor in (self.master, self.slave):
+            try:
+                os.close(descriptor)
+            except OSError:
+                pass
+
+
+# What is typed, and what happens before the next: True waits for the prompt, a number of seconds gives a job the time
+# to start.
+DIALOGUE = [
+    ("stty -a\n", True), ("stty size\n", True), ("test -t 0 && test -t 1 && test -t 2 && echo terminal\n", True),
+    ("sleep 100 & jobs\n", True), ("fg\n", 0.7), ("\x1a", True), ("jobs\n", True), ("bg\n", True),
+    ("kill %1; wait %1; echo $?\n", True), ("sleep 100\n", 0.7), ("\x03", True), ("echo $?\n", True),
+    ("cat\n", 0.7), ("ab\x7fc\n", 0.3), ("\x04", True), ("cat | cat\n", 0.7), ("\x1a", True), ("jobs\n", True),
+    ("fg\n", 0.7), ("x\n", 0.3), ("\x03", True), ("echo $?\n", True), ("(sleep 100; echo no) | cat\n", 0.7),
+    ("\x1c", True), ("cat & sleep 0.7\n", True), ("jobs\n", True), ("fg\n", 0.7), ("\x03", True),
+    ("read x; echo got $x\n", 0.3), ("line\n", True), ("echo $-\n", True), ("exit 5\n", 0),
+]
+
+
+def transcript(command):
+    """The dialogue's text, with numbers of processes left out."""
+    terminal = Terminal(command)
+    try:
+        terminal.expect("# ")
+        terminal.send("PS1='RE''ADY> '\n")
+        terminal.expect("READY> ")
+        seen = ""
+        for keys, then in DIALOGUE:
+            terminal.send(keys)
+            if then is True:
+                seen += terminal.expect("READY> ")
+            else:
+                time.sleep(then)
+        status = terminal.end()
+        return re.sub(r"\[(\d)\] \d+", r"[\1] N", seen), status, terminal.is_restored()
+    finally:
+        terminal.close()
+
+
+def image_of(suite, work):
+    adds = [part for tool in TOOLS if shutil.which(tool) for part in ("--add", shutil.which(tool))]
+    for path in ("/etc/passwd", "/lib/terminfo", "/usr/share/terminfo"):
+        if os.path.exists(path):
+            adds += ["--add", path]
+    return suite.build(work, "terminal", shutil.which("bash"), *adds)
+
+
+def conformance(suite, work):
+    for name in ("discipline", "jobs"):
+        with open(os.path.join(HERE, "terminals", name + ".c")) as file:
+            program = suite.compile_c(work, name, file.read(), "-lutil")
+        ours = suite.run([SWIFTLET, "run", program], seconds=120)
+        native = suite.run([program], seconds=120)
+        suite.check(f"terminals: {name} as on Linux", ours[:2] == native[:2], difference(ours[1], native[1]))
+
+
+def difference(ours, native):
+    import difflib
+    return "\n".join(difflib.unified_diff(
+        native.decode(errors="replace").split("\n"), ours.decode(errors="replace").split("\n"), "native", "ours", n=1))
+
+
+def dialogue(suite, image):
+    ours = transcript([SWIFTLET, "run", "-it", "-e", "TERM=dumb", image, "--norc", "--noediting"])
+    native = transcript(["bash", "--norc", "--noediting"])
+    suite.check("terminals: a dialogue with bash as on Linux", ours[0] == native[0],
+                difference(ours[0].encode(), native[0].encode()))
+    suite.check("terminals: the shell's status is the command's", ours[1] == 5 == native[1], str(ours[1]))
+    suite.check("terminals: settings are restored", ours[2])
+
+
+class Shell(Terminal):
+    """bash in an image on a terminal, with a prompt that its own echo does not contain."""
+
+    def __init__(self, image, *options):
+        super().__init__([SWIFTLET, "run", "-it", *options, image, "--norc"])
+        self.expect("# ")
+        self.send("PS1='RE''ADY> '; bind 'set enable-bracketed-paste off'\n")
+        self.expect("READY> ")
+
+    def run(self, command, seconds=10):
+        self.send(command + "\n")
+        return self.expect("READY> ", seconds)
+
+
+def programs(suite, image):
+    terminal = Shell(image, "-e", "TERM=xterm")
+    try:
+        suite.check("terminals: names and devices", "/dev/pts/0\r\n1\r\n2\r\n" in terminal.run(
+            "tty; echo 1 >/dev/tty; echo 2 >/dev/console"))
+        seen = terminal.run("script -q -c 'tty; stty size' /dev/null")
+        suite.check("terminals: script", "/dev/pts/1\r\n30 100\r\n" in seen, seen)
+        terminal.send("busybox vi /tmp/x\n")
+        terminal.expect("~")
+        for keys in ("ihello", "\x1b", ":wq\n"):
+            terminal.send(keys)
+            time.sleep(0.6)
+        terminal.expect("READY> ")
+        suite.check("terminals: vi", "hello\r\n" in terminal.run("cat /tmp/x"))
+        terminal.send("seq 200 | less\n")
+        terminal.expect("\n29\r\n:")
+        terminal.send(" ")
+        seen = terminal.expect("\n58\r\n:")
+        terminal.send("q")
+        suite.check("terminals: less", "no '" not in seen + terminal.expect("READY> "), seen)
+        terminal.run("trap 'echo now $(stty size)' WINCH")
+        terminal.resize(41, 101)
+        terminal.send("\n")
+        seen = terminal.expect("now 41 101")
+        suite.check("terminals: the window's size follows", "no '" not in seen, seen)
+        terminal.send("exec 3>&1; yes | head -c 3000000; echo E''ND\n")
+        time.sleep(2)
+        seen = terminal.expect("END", 60)
+        suite.check("terminals: a slow reader gets every byte", seen.count("y\r\n") >= 1500000, str(len(seen)))
+        terminal.expect("READY> ")
+        terminal.send("yes\n")
+        time.sleep(1)
+        terminal.send("\x03")
+        seen = terminal.expect("READY> ", 60)
+        suite.check("terminals: control-C stops a flood", "no '" not in seen[-40:], seen[-200:])
+        terminal.send("exit 3\n")
+        suite.check("terminals: programs: status", terminal.end() == 3)
+    finally:
+        terminal.close()
+
+
+def ends(suite, image):
+    for name, number, expected in (("SIGTERM", signal.SIGTERM, None), ("SIGHUP", signal.SIGHUP, 129)):
+        terminal = Shell(image)
+        try:
+            terminal.process.send_signal(number)
+            status = terminal.end(3)
+            if expected is None:  # an interactive shell ignores it
+                suite.check(f"terminals: {name} reaches a shell that ignores it", status is None, str(status))
+                terminal.send("exit 4\n")
+                status, expected = terminal.end(), 4
+            suite.check(f"terminals: {name}: status", status == expected, str(status))
+            suite.check(f"terminals: {name}: settings are restored", terminal.is_restored())
+        finally:
+            terminal.close()
+    terminal = Shell(image)
+    try:
+        pid = terminal.process.pid
+        child = int(open(f"/proc/{pid}/task/{pid}/children").read().split()[0])
+        suite.check("terminals: the terminal is raw meanwhile", not terminal.is_restored())
+        os.kill(child, signal.SIGKILL)
+        status = terminal.end()
+        suite.check("terminals: a killed unikernel leaves the terminal in order",
+                    status == 137 and terminal.is_restored(), str(status))
+    finally:
+        terminal.close()
+    terminal = Shell(image)
+    try:
+        os.close(terminal.master)
+        os.close(terminal.slave)
+        status = terminal.process.wait(10)
+        suite.check("terminals: the end of the terminal ends the shell", status in (129, 1), str(status))
+    except subprocess.TimeoutExpired:
+        suite.check("terminals: the end of the terminal ends the shell", False)
+    finally:
+        terminal.close()
+
+
+def without(suite, image):
+    """What `run` does about terminals without -t."""
+    done = suite.run([SWIFTLET, "run", "-t", image])
+    suite.check("terminals: -t without one", done[0] == 125 and done[2].count(b"\n") == 1, str(done))
+    terminal = Terminal([SWIFTLET, "run", "-i", image, "-c", "tty; read x; echo got $x; sleep 100"])
+    try:
+        seen = terminal.expect("not a tty")
+        terminal.send("line\n")
+        seen += terminal.expect("got line")
+        suite.check("terminals: -i alone passes a line", "no '" not in seen, seen)
+        terminal.send("\x03")
+        status = terminal.end()
+        suite.check("terminals: control-C reaches a program without -t", status == 130, str(status))
+    finally:
+        terminal.close()
+    terminal = Terminal([SWIFTLET, "run", image, "-c", "read x; echo $?"])
+    try:
+        suite.check("terminals: neither -i nor -t: no input", "no '" not in terminal.expect("1\r\n"))
+    finally:
+        terminal.close()
+
+
+def tests(suite, work):
+    conformance(suite, work)
+    image = image_of(suite, work)
+    dialogue(suite, image)
+    programs(suite, image)
+    ends(suite, image)
+    without(suite, image)
