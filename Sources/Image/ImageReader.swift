@@ -13,6 +13,8 @@ public struct ImageEntry {
   public let mtimeNanoseconds: UInt32
   /// The content of a regular file (page-aligned in the image) or the target of a symbolic link.
   public let data: UnsafeRawBufferPointer
+  /// Where `data` starts in the image, in bytes.
+  public let dataOffset: UInt64
   /// The index of the earlier entry that is the same file, if this one is a hard link; it has no data of its
   /// own.
   public let hardLinkIndex: Int?
@@ -70,6 +72,7 @@ public struct ImageReader {
       mtimeNanoseconds: record.mtimeNanoseconds,
       data: archive.slice(record.dataOffset, record.dataLength)
         ?? UnsafeRawBufferPointer(start: nil, count: 0),
+      dataOffset: UInt64(archiveOffset) &+ record.dataOffset,
       hardLinkIndex: link == ImageFormat.noHardLink ? nil : Int(link))
   }
 }

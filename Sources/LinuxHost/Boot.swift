@@ -15,6 +15,7 @@ public struct BootEnvironment {
   public var arguments: UnsafePointer<UInt>
   public var argumentCount: Int
   var arenaDescriptor = -1
+  var imageDescriptor = -1
   var dataLength: UInt = 0
   var clockFunction: UInt64 = 0
   var hasFSGSBase = false
@@ -91,7 +92,7 @@ extension LinuxHost {
       fail("cannot read the image: /proc/self/exe does not open; is /proc mounted?")
     }
     boot.image = mapFile(descriptor, at: 0x2f00_0000_0000)
-    _ = LinuxCall.raw(LinuxCall.close, descriptor)
+    boot.imageDescriptor = descriptor
   }
 
   /// Maps a whole file read-only.
@@ -134,6 +135,7 @@ extension LinuxHost {
     let linux = LinuxHost(
       arenaDescriptor: boot.arenaDescriptor, clockFunction: boot.clockFunction, hasFSGSBase: boot.hasFSGSBase,
       virtualSharedObject: boot.virtualSharedObject)
+    linux.imageDescriptor = boot.imageDescriptor
     linux.wakeDescriptor = LinuxCall.raw(LinuxCall.eventfd2, 0, 0o4000)
     LinuxHost.shared = linux
     UserSlice.limit = 0x7000_0000_0000  // Linux keeps its stack and vDSO above

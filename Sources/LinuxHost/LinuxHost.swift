@@ -6,6 +6,7 @@ public import Tasks
 /// The host interface over Linux: one host process per application process, one host thread per application thread.
 public final class LinuxHost: HostInterface {
   let arenaDescriptor: Int
+  var imageDescriptor = -1
   var networkDescriptor = -1
   var wakeDescriptor = -1
   /// Bit N: standard stream N may make a call wait, and is asked before.
@@ -44,6 +45,10 @@ public final class LinuxHost: HostInterface {
       flags |= 0x02 | 0x4000
       descriptor = arenaDescriptor
       offset = arenaOffset
+    case .image(let imageOffset):
+      flags |= 0x02 | 0x4000
+      descriptor = imageDescriptor
+      offset = imageOffset
     }
     _ = try LinuxCall.check(
       LinuxCall.raw(

@@ -46,7 +46,7 @@ struct AllowedCall {
 /// 32-bit calls (`int $0x80`, `sysenter`) trap too, for their architecture is another; the libOS answers ENOSYS.
 public enum Seal {
   /// What `inspect --policy` prints.
-  private static func allowed(arena: Int) -> [AllowedCall] {
+  private static func allowed(arena: Int, image: Int) -> [AllowedCall] {
     [
       AllowedCall(LinuxCall.futex, "futex: park and unpark threads (WAIT, WAKE, WAIT_BITSET)").only(
         1, 0, 1, 9),
@@ -54,8 +54,8 @@ public enum Seal {
       AllowedCall(LinuxCall.read, "read: descriptors set up before the seal"),
       AllowedCall(LinuxCall.write, "write: descriptors set up before the seal"),
       AllowedCall(LinuxCall.writev, "writev: descriptors set up before the seal"),
-      AllowedCall(LinuxCall.mmap, "mmap: private memory, or frames of the arena; no other file")
-        .only(4, arena, -1),
+      AllowedCall(LinuxCall.mmap, "mmap: private memory, frames of the arena, or the image; no other file")
+        .only(4, arena, image, -1),
       AllowedCall(LinuxCall.munmap, "munmap"),
       AllowedCall(LinuxCall.mprotect, "mprotect: read, write, execute").only(2, 0, 1, 3, 5),
       AllowedCall(LinuxCall.mprotect, "mprotect: the other combinations").only(2, 2, 4, 6, 7),
@@ -101,13 +101,15 @@ public enum Seal {
   /// Builds the filters: before there are two host processes, which would share the heap without its lock.
   static func prepare() {
     // SECCOMP_RET_TRAP, SECCOMP_RET_KILL_PROCESS
-    filter = filter(allowed(arena: LinuxHost.shared.arenaDescriptor), otherwise: 0x0003_0000)
+    filter = filter(
+      allowed(arena: LinuxHost.shared.arenaDescriptor, image: LinuxHost.shared.imageDescriptor),
+      otherwise: 0x0003_0000)
     meterFilter = filter(allowedForMeter(), otherwise: 0x8000_0000)
   }
 
   public static func printPolicy() {
     say("seccomp policy of host processes; allowed only from the libOS's own call site:\n")
-    for call in allowed(arena: 3) { printLine(call.text) }
+    for call in allowed(arena: 3, image: 4) { printLine(call.text) }
     say(
       "a call from anywhere else, and every other number or architecture (x32, 32 bits), traps to the libOS,\n"
     )

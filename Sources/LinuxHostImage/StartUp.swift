@@ -27,7 +27,7 @@ extension StartUp {
     if manifest.processes > 0 { ProcessTable.maximumThreads = Int(manifest.processes) }
   }
 
-  /// Copies the image's archive into the root. Entries are checked: parents come first.
+  /// Puts the image's archive into the root; files' content stays in the image. Entries are checked: parents come first.
   private func unpack(into root: Inode, _ context: FileSystemContext) throws(Errno) {
     var inodes: [Inode?] = []
     var directories: [[UInt8]: Inode] = [[]: root]
@@ -52,7 +52,7 @@ extension StartUp {
         name, mode: entry.mode, user: entry.uid, group: entry.gid, device: UInt64(entry.rdev),
         target: isLink ? Array(entry.data) : [])
       if let file = inode as? TemporaryFile, entry.data.count > 0 {
-        _ = try file.write(UserSlice(kernel: entry.data), at: 0)
+        file.show(entry.data, imageOffset: UInt(entry.dataOffset))
       }
       if inode.isDirectory { directories[path] = inode }
       let time = entry.mtimeSeconds &* 1_000_000_000 &+ UInt64(entry.mtimeNanoseconds)

@@ -277,9 +277,13 @@ public final class AddressSpace {
     let count = Int((area.end - area.start) >> 12)
     var page = start
     while page < min(count, filePages - first) {
+      let unchanged = area.isShared ? 0 : try showImage(area, inode, page, min(count, filePages - first))
+      page += unchanged
+      if unchanged > 0 { continue }
       guard let start = try inode.frame(page: first + page) else { throw .operationNotOnDevice }
       var run = 1
       while page + run < min(count, filePages - first),
+        area.isShared || inode.imageOffset(page: first + page + run) == nil,
         let next = try inode.frame(page: first + page + run), next == start + UInt(run) << 12
       {
         run += 1
@@ -290,6 +294,22 @@ public final class AddressSpace {
       page += run
     }
     if page < count { try showNothing(area, from: area.start + UInt(page) << 12) }
+  }
+
+  /// Maps the pages from `page` on that are still as the image has them straight from the image; how many.
+  private func showImage(_ area: VirtualMemoryArea, _ inode: Inode, _ page: Int, _ end: Int) throws(Errno)
+    -> Int
+  {
+    let first = Int(area.offset >> 12)
+    guard let offset = inode.imageOffset(page: first + page) else { return 0 }
+    var run = 1
+    while page + run < end, inode.imageOffset(page: first + page + run) == offset + UInt(run) << 12 {
+      run += 1
+    }
+    try host.map(
+      address: area.start + UInt(page) << 12, length: UInt(run) << 12, protection: area.protection,
+      backing: .image(offset: offset))
+    return run
   }
 
   /// Cuts areas so that one starts at `start` and one ends at `end`; gives the indices between.

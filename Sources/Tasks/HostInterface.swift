@@ -18,6 +18,8 @@ public enum Backing {
   case shared(arenaOffset: UInt)
   /// Frames of the arena from this byte offset on; writes stay with the process.
   case copyOnWrite(arenaOffset: UInt)
+  /// The image file from this byte offset on; writes stay with the process.
+  case image(offset: UInt)
 }
 
 /// The only door to the outside: what a host does for the libOS. Implemented once a host.

@@ -78,6 +78,8 @@ open class Inode {
   // Regular files whose contents are frames of the arena: what mmap(2) maps.
   /// The arena offset of the frame that holds page `index`, made if there is none; nil if the file is not mappable.
   open func frame(page index: Int) throws(Errno) -> UInt? { nil }
+  /// Where in the image file page `index` lies, unchanged since; nil if it is not (or no longer) there.
+  open func imageOffset(page index: Int) -> UInt? { nil }
   /// Mappings that show this file; frames must stay while it is not 0.
   public final var mappings = 0
   /// Called after a mapped file became shorter: mappings show nothing behind its end (SIGBUS).
