@@ -165,7 +165,7 @@ extension LinuxHost {
 
   /// Opens standard input, output and error anew without waiting (O_NONBLOCK) where they are pipes or devices: they
   /// are read and written under the kernel lock. The flag must not be set on the description that the user's shell
-  /// shares. What cannot be opened again, a socket for one, is asked with ppoll(2) before every call.
+  /// shares, and the libOS's own messages may wait. What cannot be opened again, a socket for one, is asked with ppoll(2) before every call.
   public func takeConsole() {
     let prefix: StaticString = "/proc/self/fd/"
     var name: [16 of UInt8] = .init(repeating: 0)
@@ -186,8 +186,7 @@ extension LinuxHost {
         LinuxCall.raw(LinuxCall.open, Int(bitPattern: $0), access | 0o2004400)
       }
       guard descriptor >= 0 else { continue }
-      _ = LinuxCall.raw(LinuxCall.dup2, descriptor, stream)
-      _ = LinuxCall.raw(LinuxCall.close, descriptor)
+      streams[stream] = descriptor
       waitingStreams &= ~(1 << stream)
     }
   }

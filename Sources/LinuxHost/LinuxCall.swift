@@ -16,7 +16,7 @@ enum LinuxCall {
   static let getpid = 39, clone = 56, exit = 60, wait4 = 61, kill = 62, uname = 63, fcntl = 72, ftruncate = 77
   static let sigaltstack = 131, prctl = 157, archPrctl = 158, setrlimit = 160, gettid = 186, tkill = 200
   static let futex = 202, clockGettime = 228, exitGroup = 231, ppoll = 271, fallocate = 285, eventfd2 = 290
-  static let seccomp = 317, getrandom = 318, memfdCreate = 319, ioctl = 16, dup2 = 33, schedYield = 24,
+  static let seccomp = 317, getrandom = 318, memfdCreate = 319, ioctl = 16, schedYield = 24,
     getppid = 110
 
   static func check(_ result: Int) throws(Errno) -> Int {

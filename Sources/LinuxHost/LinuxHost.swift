@@ -9,6 +9,8 @@ public final class LinuxHost: HostInterface {
   var imageDescriptor = -1
   var networkDescriptor = -1
   var wakeDescriptor = -1
+  /// Descriptors of the standard streams as programs use them: opened anew, without waiting, where that was possible.
+  var streams: [3 of Int] = [0, 1, 2]
   /// Bit N: standard stream N may make a call wait, and is asked before.
   var waitingStreams = 0
   let clockFunction: UInt64
@@ -190,7 +192,7 @@ public final class LinuxHost: HostInterface {
   public func pollDevices(console: Bool, network: Bool, deadline: UInt64) -> DeviceEvents {
     var set: [3 of host_pollfd] = .init(repeating: host_pollfd(fd: -1, events: 1, revents: 0))
     set[0].fd = Int32(wakeDescriptor)
-    if console { set[1].fd = 0 }
+    if console { set[1].fd = Int32(streams[0]) }
     if network {
       set[2].fd = Int32(networkDescriptor)
       if Devices.wantsNetworkOutput { set[2].events = 5 }  // POLLIN | POLLOUT
@@ -226,19 +228,19 @@ public final class LinuxHost: HostInterface {
   }
 
   public func readConsole(_ bytes: UnsafeMutableRawBufferPointer) throws(Errno) -> Int {
-    if waitingStreams & 1 != 0, !isReady(0, events: 1) { throw .again }
+    if waitingStreams & 1 != 0, !isReady(streams[0], events: 1) { throw .again }
     return try LinuxCall.check(
-      LinuxCall.raw(LinuxCall.read, 0, Int(bitPattern: bytes.baseAddress), bytes.count))
+      LinuxCall.raw(LinuxCall.read, streams[0], Int(bitPattern: bytes.baseAddress), bytes.count))
   }
 
   public func writeConsole(_ stream: Int, _ bytes: UnsafeRawBufferPointer) throws(Errno) -> Int {
     var count = bytes.count
     if waitingStreams & 1 << stream != 0 {
-      guard isReady(stream, events: 4) else { throw .again }
+      guard isReady(streams[stream], events: 4) else { throw .again }
       count = min(count, 4096)  // PIPE_BUF: what poll(2) promises to take at once
     }
     return try LinuxCall.check(
-      LinuxCall.raw(LinuxCall.write, stream, Int(bitPattern: bytes.baseAddress), count))
+      LinuxCall.raw(LinuxCall.write, streams[stream], Int(bitPattern: bytes.baseAddress), count))
   }
 
   /// Whether a call on the descriptor would not wait: the kernel lock is held.

@@ -74,7 +74,16 @@ public struct TraceLine {
   public mutating func end() {
     content.append(0x0a)
     content.withUnsafeBytes { bytes in
-      do throws(Errno) { _ = try host.writeConsole(2, bytes) } catch {}
+      var done = 0
+      // Nothing of a trace is lost to a slow reader: everything waits for it.
+      while done < bytes.count {
+        do throws(Errno) {
+          done += try host.writeConsole(2, UnsafeRawBufferPointer(rebasing: bytes[done...]))
+        } catch {
+          guard error == .again || error == .interrupted else { return }
+          host.yield()
+        }
+      }
     }
   }
 }

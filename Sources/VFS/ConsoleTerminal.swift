@@ -6,7 +6,8 @@ public final class ConsoleTerminal: Terminal, DeviceDriver {
   /// Output that the host's terminal has not taken yet.
   private var output = PipeBuffer(capacity: 65536)
   private let retry = ConsoleRetry()
-  /// Where the command writes the size of its terminal (struct winsize, read at once); nil without.
+  /// Where the command writes the size of its terminal (struct winsize, read at once) and, once, IUTF8 if the
+  /// terminal has it; nil without.
   private let size: UnsafePointer<UInt64>?
   private var number = 0
 
@@ -16,6 +17,7 @@ public final class ConsoleTerminal: Terminal, DeviceDriver {
     super.init()
     retry.console = self
     window = currentSize
+    if let size { settings.input |= UInt32(truncatingIfNeeded: size[1]) & 0x4000 }
     number = TerminalMultiplexer.add(self)
     Devices.console = self
     Devices.consoleReaders = 1
@@ -89,7 +91,10 @@ public final class ConsoleTerminal: Terminal, DeviceDriver {
       } catch {
         if error == .interrupted { continue }
         // A terminal that is gone takes nothing any more.
-        if error != .again { return output.dropFirst(output.count) }
+        guard error == .again else {
+          output.dropFirst(output.count)
+          break
+        }
         return retry.arm(host.monotonicNanoseconds &+ 1_000_000)
       }
     }

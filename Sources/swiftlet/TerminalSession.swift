@@ -30,7 +30,8 @@ struct TerminalSession {
     guard descriptor >= 0, ftruncate(descriptor, 4096) == 0,
       let memory = mmap(nil, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0), memory != MAP_FAILED
     else { throw BuildError("cannot make memory for the terminal's size") }
-    page = memory.bindMemory(to: UInt64.self, capacity: 1)
+    page = memory.bindMemory(to: UInt64.self, capacity: 2)
+    page[1] = UInt64(settings.c_iflag & tcflag_t(IUTF8))
     options.sizeDescriptor = descriptor
     var set = sigset_t()
     sigemptyset(&set)

@@ -121,7 +121,17 @@ import VFS
           try slave.control(0x5410, argument: UInt(bitPattern: $0.baseAddress))
         }
       }
-      // Addresses of the libOS itself are refused as a program's: the checks before the load count here.
+      try set(8)
+      #expect(master.pair.foreground == 8)
+      control.currentGroup = 8
+      #expect(errno { try set(-1) } == .invalid)
+      #expect(errno { try set(150) } == .notPermitted)
+      #expect(errno { try set(250) } == .noSuchProcess)
+      control.currentGroup = 9
+      #expect(errno { try set(9) } == .interrupted)
+      #expect(control.signals == [[9, 22]])
+      control.ignored = [22]
+      try set(9)
       control.currentTerminal = nil
       #expect(errno { try set(8) } == .notTerminal)
       slave.released()
@@ -270,6 +280,62 @@ import VFS
       #expect(try file.text() == "ls\n")
       #expect(fake.printed == Array("ls\r\n".utf8))
       file.released()
+    }
+  }
+}
+
+extension TerminalTests {
+  @Test func `The console keeps what the host does not take and follows its size`() throws {
+    try IPCFakeHost.run { (fake) throws in
+      let control = FakeJobControl()
+      Terminal.jobControl = control
+      defer { Terminal.jobControl = nil }
+      let size = UnsafeMutablePointer<UInt64>.allocate(capacity: 2)
+      defer { size.deallocate() }
+      size[0] = 30 | 100 << 16
+      size[1] = 0x4000
+      let terminal = ConsoleTerminal(size: size)
+      let file = try terminal.open(inode: PipeInodes.anonymous(mode: 0o020600), flags: 0o4002)
+      #expect(terminal.window.rows == 30 && terminal.window.columns == 100)
+      #expect(terminal.settings.input & 0x4000 != 0)
+      fake.shortWrite = 0
+      #expect(try file.put("x\n") == 2)
+      #expect(fake.printed.isEmpty)
+      fake.shortWrite = 1
+      Timers.run(now: host.monotonicNanoseconds + 2_000_000)
+      #expect(fake.printed == Array("x\r\n".utf8))
+      size[0] = 31 | 100 << 16
+      terminal.updateSize()
+      terminal.updateSize()
+      #expect(control.signals == [[7, 28]])
+      fake.hasConsoleEnded = true
+      terminal.handleInput()
+      #expect(try file.text() == "")
+      #expect(errno { _ = try file.put("x") } == .inputOutput)
+      #expect(control.signals.suffix(2) == [[7, 1], [7, 18]])
+      file.released()
+    }
+  }
+
+  @Test func `A master in packet mode hears of flushes and stops`() throws {
+    try IPCFakeHost.run { (_) throws in
+      let master = try TerminalMultiplexer.open(inode: PipeInodes.anonymous(mode: 0o020666), flags: 0o4002)
+      let slave = master.peer(flags: 0o4402)
+      var on: Int32 = 1
+      try withUnsafeMutableBytes(of: &on) {
+        _ = try master.control(0x5420, argument: UInt(bitPattern: $0.baseAddress))
+      }
+      #expect(try slave.put("x") == 1)
+      #expect(try master.get() == [0, 0x78])
+      _ = try slave.control(0x540b, argument: 0)
+      #expect(master.readiness().contains(.priority))
+      #expect(try master.get() == [1])
+      _ = try slave.control(0x540a, argument: 0)
+      _ = try slave.control(0x540a, argument: 1)
+      #expect(try master.get() == [8])
+      #expect(errno { _ = try master.get() } == .again)
+      slave.released()
+      master.released()
     }
   }
 }
