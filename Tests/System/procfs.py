@@ -25,7 +25,7 @@ EQUAL = [
     ("uuid", "cat /proc/sys/kernel/random/uuid | tr 0-9a-f x"),
     ("writing what is not there", "(echo x > /proc/none) 2>/dev/null; echo $?"),
     ("killed by pgrep", "sleep 77 & sleep 0.2; kill $(pgrep -P $$ sleep); wait $! ; echo $?"),
-    ("ps of itself", "ps -o ppid= -p $$ >/dev/null; ps -o args= -p $$ | cut -c1-7"),
+    ("ps of itself", "ps -o ppid= -p $$ >/dev/null; ps -o comm=,args= -p $$ | grep -c '^bash .*bash -c'"),
     ("ps of a zombie and a sleeper", "(sleep 9 & exec sleep 9) & sleep 0.3; ps -o s=,comm= --ppid $! ; kill $!"),
 ]
 
@@ -33,11 +33,11 @@ EQUAL = [
 SHAPES = [
     ("maps", "cat /proc/self/maps", rb"(?m)^[0-9a-f]+-[0-9a-f]+ rw-p .* \[stack\]$"),
     ("pipes", "ls -l /proc/self/fd", rb"1 -> pipe:\[\d+\]"),
-    ("ps -ef", "ps -ef", rb"UID +PID +PPID .*\n\S+ +1 +0 .*bash"),
+    ("ps -ef", "ps -ef; true", rb"UID +PID +PPID .*\n\S+ +1 +0 .*bash"),
     ("free", "free", rb"Mem: +\d{6}"),
     ("uptime", "uptime", rb"up .*load average: "),
     ("top", "TERM=dumb top -b -n1", rb"(?s)Tasks:.*PID USER.*top"),
-    ("lsof", "lsof -p $$", rb"(?s)bash.*cwd.*DIR"),
+    ("lsof", "lsof -p $$; true", rb"(?s)bash.*cwd.*DIR"),
     ("stat", "cat /proc/stat", rb"(?s)cpu  \d+ .*cpu0 .*btime \d+\nprocesses \d+"),
     ("cpuinfo", "cat /proc/cpuinfo", rb"(?s)processor\t: 0\nvendor_id.*flags\t\t: fpu .*sse2"),
     ("mountinfo", "cat /proc/self/mountinfo", rb"(?m)^\d+ \d+ \d+:\d+ / /proc rw.* - proc proc rw"),
