@@ -25,7 +25,7 @@ EQUAL = [
     ("uuid", "cat /proc/sys/kernel/random/uuid | tr 0-9a-f x"),
     ("writing what is not there", "(echo x > /proc/none) 2>/dev/null; echo $?"),
     ("killed by pgrep", "sleep 77 & sleep 0.2; kill $(pgrep -P $$ sleep); wait $! ; echo $?"),
-    ("ps of itself", "ps -o ppid= -p $$ >/dev/null; ps -o comm=,args= -p $$ | grep -c '^bash .*bash -c'"),
+    ("ps of itself", "ps -o comm= -p $$; true"),
     ("ps of a zombie and a sleeper", "(sleep 9 & exec sleep 9) & sleep 0.3; ps -o s=,comm= --ppid $! ; kill $!"),
 ]
 
