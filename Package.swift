@@ -38,6 +38,8 @@ let package = Package(
     library("VFS", ["ABI", "CMachine", "Tasks"]),
     library("Processes", ["ABI", "CMachine", "Tasks", "VFS", "Image"]),
     library("Sockets", ["ABI", "CMachine", "Tasks", "VFS", "Net"]),
+    library(
+      "PseudoFileSystems", ["ABI", "CMachine", "Tasks", "VFS", "Processes", "Net", "Sockets"]),
     library("Syscalls", ["ABI", "CMachine", "Tasks", "VFS", "Processes", "Sockets"]),
 
     // The Linux host. A hosted build compiles it but never links it.
@@ -48,7 +50,7 @@ let package = Package(
       "LinuxHostImage",
       [
         "ABI", "CMachine", "CLinuxHost", "CEmbeddedRuntime", "Image", "LinuxHost", "Net", "Processes",
-        "Sockets", "Syscalls", "Tasks", "VFS",
+        "PseudoFileSystems", "Sockets", "Syscalls", "Tasks", "VFS",
       ]),
 
     // Hosted only: the command.
@@ -64,5 +66,8 @@ let package = Package(
     .testTarget(name: "NetTests", dependencies: ["Net"]),
     .testTarget(name: "ImageTests", dependencies: ["Image", "ImageBuilder", "swiftlet"]),
     .testTarget(name: "VFSTests", dependencies: ["VFS", "Sockets", "Tasks", "ABI", "CMachine"]),
+    .testTarget(
+      name: "PseudoFileSystemsTests",
+      dependencies: ["PseudoFileSystems", "Processes", "VFS", "Tasks", "ABI", "CMachine"]),
     .testTarget(name: "ProcessesTests", dependencies: ["Processes", "VFS", "Tasks", "ABI", "CMachine"]),
   ])

@@ -18,6 +18,7 @@ enum LinuxCall {
   static let futex = 202, clockGettime = 228, exitGroup = 231, ppoll = 271, fallocate = 285, eventfd2 = 290
   static let seccomp = 317, getrandom = 318, memfdCreate = 319, ioctl = 16, schedYield = 24,
     getppid = 110
+  static let schedGetAffinity = 204
 
   static func check(_ result: Int) throws(Errno) -> Int {
     if result < 0 { throw Errno(rawValue: Int32(-result)) }

@@ -17,6 +17,7 @@ public final class LinuxHost: HostInterface {
   let hasFSGSBase: Bool
   /// Linux's own vDSO: it stays mapped in every host process, and its clocks are those of the libOS.
   public let virtualSharedObject: UInt
+  public let processorCount: Int
   /// Host process that waits for the others; they die with it.
   nonisolated(unsafe) static var supervisor = 0
   nonisolated(unsafe) static var meter: LinuxMemoryMeter! = nil
@@ -24,6 +25,7 @@ public final class LinuxHost: HostInterface {
   nonisolated(unsafe) static var hasExited: UInt32 = 0
 
   init(arenaDescriptor: Int, clockFunction: UInt64, hasFSGSBase: Bool, virtualSharedObject: UInt) {
+    processorCount = LinuxHost.countProcessors()
     self.arenaDescriptor = arenaDescriptor
     self.clockFunction = clockFunction
     self.hasFSGSBase = hasFSGSBase
@@ -186,6 +188,19 @@ public final class LinuxHost: HostInterface {
   public var monotonicNanoseconds: UInt64 { clock(1) }
   public var realtimeNanoseconds: UInt64 { clock(0) }
   public func fillRandom(_ bytes: UnsafeMutableRawBufferPointer) { LinuxCall.getrandom(bytes) }
+
+  // MARK: Processors
+
+  /// As sched_getaffinity(2) has it, before the seal.
+  private static func countProcessors() -> Int {
+    var mask: [128 of UInt64] = .init(repeating: 0)
+    let size = withUnsafeMutablePointer(to: &mask) {
+      LinuxCall.raw(LinuxCall.schedGetAffinity, 0, 1024, Int(bitPattern: $0))
+    }
+    var count = 0
+    for i in 0..<max(0, min(size / 8, 128)) { count += mask[i].nonzeroBitCount }
+    return max(count, 1)
+  }
 
   // MARK: Devices
 

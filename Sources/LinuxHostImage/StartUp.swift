@@ -2,6 +2,7 @@ import ABI
 import Image
 import LinuxHost
 import Processes
+import PseudoFileSystems
 import Syscalls
 import Tasks
 import VFS
@@ -17,6 +18,7 @@ extension StartUp {
     let process = thread.process
     process.fileSystem = context
     process.credentials.become(user: manifest.user.uid, group: manifest.user.gid)
+    ownAnonymousFiles()
     try openConsole(process)
     hook()
     try configureNetwork(context)
@@ -64,14 +66,29 @@ extension StartUp {
   private func mountSystem(_ context: FileSystemContext) throws(Errno) {
     let device = TemporaryFileSystem.makeRoot()
     try DeviceTable.populate(device)
-    try mount(device, "/dev", context)
-    try mount(PseudoTerminalDirectory(), "/dev/pts", context)
+    MountTable.mounts = [
+      MountTable.Mount(place: bytes("/"), type: "tmpfs", device: TemporaryFileSystem.device)
+    ]
+    try mount(device, "/dev", "tmpfs", context)
+    try mount(PseudoTerminalDirectory(), "/dev/pts", "devpts", context)
     PseudoTerminalDirectory.mounted = try context.resolve(bytes("/dev/pts"))
+    try mount(try PseudoFileSystems.makeProcessRoot(), "/proc", "proc", context)
+    try mount(try PseudoFileSystems.makeSystemRoot(), "/sys", "sysfs", context)
   }
 
-  private func mount(_ root: Inode, _ name: StaticString, _ context: FileSystemContext) throws(Errno) {
+  private func mount(_ root: Inode, _ name: StaticString, _ type: StaticString, _ context: FileSystemContext)
+    throws(Errno)
+  {
     if (try? context.resolve(bytes(name))) == nil { try context.makeDirectory(bytes(name), mode: 0o755) }
-    MountTable.mount(root, on: try context.resolve(bytes(name)).inode)
+    MountTable.mount(root, on: try context.resolve(bytes(name)).inode, place: bytes(name), type: type)
+  }
+
+  /// What a process makes without a name belongs to it; the console belongs to the image's user.
+  private func ownAnonymousFiles() {
+    PipeInodes.owner = {
+      let owner = LinuxThread.running.process.credentials
+      return (owner.effectiveUser, owner.effectiveGroup)
+    }
   }
 
   private func openConsole(_ process: Process) throws(Errno) {

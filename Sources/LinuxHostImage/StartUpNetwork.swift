@@ -1,6 +1,7 @@
 import ABI
 import Image
 import Net
+import Processes
 import Sockets
 import Syscalls
 import Tasks
@@ -10,7 +11,7 @@ extension StartUp {
   /// Brings the interface up as the launch record says, and tells programs of name servers and the host's name.
   func configureNetwork(_ context: FileSystemContext) throws(Errno) {
     SystemCall.prepareSockets()
-    if let name = options.hostname { SystemCall.hostName = name }
+    if let name = options.hostname { SystemIdentity.configuredHostName = name }
     if options.network != .none, options.networkDescriptor != nil, let address = options.address {
       var hardware: [UInt8] = options.hardwareAddress ?? [0x02, 0x53, 0x57, 0x4c, 0x54, 0x01]
       if hardware.count != 6 { hardware = [0x02, 0x53, 0x57, 0x4c, 0x54, 0x01] }

@@ -82,6 +82,9 @@ public final class AddressSpace {
   public var environmentStart: UInt = 0
   public var environmentEnd: UInt = 0
   public var trampolines = TrampolinePages()
+  /// As execve(2) put them on the stack, for /proc: strings with their NULs, and pairs of words.
+  public var environment: [UInt8] = []
+  public var auxiliaryVector: [UInt] = []
 
   private var searchStart = AddressSpace.top
   private var largestPassedHole: UInt = 0
@@ -119,6 +122,8 @@ public final class AddressSpace {
     copy.environmentStart = environmentStart
     copy.environmentEnd = environmentEnd
     copy.trampolines = trampolines
+    copy.environment = environment
+    copy.auxiliaryVector = auxiliaryVector
     return copy
   }
 

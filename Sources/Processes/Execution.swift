@@ -185,6 +185,9 @@ public struct Execution {
     words += environmentAddresses.reversed()
     words.append(0)
     let owner = process.credentials
+    let vectorStart = words.count
+    space.environment = []
+    for text in environment { space.environment += text + [0] }
     words += [
       3, base + programHeaders, 4, 56, 5, UInt(program.programHeaderCount), 6, 4096, 7, interpreterBase,
     ]
@@ -194,6 +197,7 @@ public struct Execution {
     words += [23, isSecure ? 1 : 0]
     if host.virtualSharedObject != 0 { words += [33, host.virtualSharedObject] }
     words += [31, name, 15, platform, 51, 4096 + UInt(machine_vector_state_size()), 0, 0]
+    space.auxiliaryVector = Array(words[vectorStart...])
     return try stack.finish(words)
   }
 

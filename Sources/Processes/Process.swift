@@ -89,6 +89,8 @@ public final class Process {
   public internal(set) var endedProcessorNanoseconds: UInt64 = 0
   public internal(set) var childrenProcessorNanoseconds: UInt64 = 0
   var semaphoreUndo: [SemaphoreUndo] = []
+  /// /proc/PID/oom_score_adj, -1000 to 1000.
+  public var memoryAdjustment: Int32 = 0
   /// PR_SET_PDEATHSIG: sent to this process when its parent ends.
   public var parentDeathSignal: Int32 = 0
   /// The controlling terminal (credentials(7)).
@@ -169,6 +171,7 @@ public final class Process {
       commandLine = parent.commandLine
       dumpable = parent.dumpable
       terminal = parent.terminal
+      memoryAdjustment = parent.memoryAdjustment
     }
   }
 

@@ -11,6 +11,7 @@ public final class ProcessFile: OpenFile {
     super.init(inode: PipeInodes.anonymous(mode: 0o600), flags: flags & 0o4000 | 2)
   }
 
+  public override var anonymousName: StaticString { "[pidfd]" }
   public override var waitQueue: WaitQueue? { process.exitQueue }
   public override func readiness() -> Readiness { process.isZombie ? .readable : [] }
 }

@@ -16,6 +16,13 @@ public enum ProcessTable {
 
   /// Called when the last thread of a process leaves, before the parent hears of it: closes files, drops memory.
   nonisolated(unsafe) public static var releaseResources: ((Process) -> Void)? = nil
+  /// Processor time of all processes that have ended.
+  nonisolated(unsafe) public internal(set) static var endedProcessorNanoseconds: UInt64 = 0
+  /// The number that was given last (/proc/loadavg).
+  public static var lastIdentifierGiven: Int32 { lastIdentifier }
+  /// Processes and threads made since start.
+  nonisolated(unsafe) public private(set) static var created: UInt64 = 0
+
   /// Called when pid 1 has ended, with its wait(2) status.
   nonisolated(unsafe) public static var initEnded: ((Int32) -> Void)? = nil
 
@@ -115,6 +122,7 @@ public enum ProcessTable {
       lastIdentifier = lastIdentifier >= maximumIdentifier ? firstReused : lastIdentifier + 1
       let candidate = lastIdentifier
       if threads[candidate] == nil, processes[candidate] == nil, !isGroupOrSession(candidate) {
+        created &+= 1
         return candidate
       }
     }

@@ -13,7 +13,9 @@ extension Process {
   /// The last thread goes: its host process and what that knows end with it. A borrowed thread's time is its lender's.
   func keepProcessorTime(of last: LinuxThread) {
     guard !last.isBorrowing else { return }
-    endedProcessorNanoseconds &+= host.processorNanoseconds(last.block, wholeProcess: true)
+    let used = host.processorNanoseconds(last.block, wholeProcess: true)
+    endedProcessorNanoseconds &+= used
+    ProcessTable.endedProcessorNanoseconds &+= used
   }
 
   /// A child has been waited for: its time counts among its parent's children's.

@@ -13,6 +13,7 @@ public final class SignalFile: OpenFile {
     super.init(inode: PipeInodes.anonymous(mode: 0o600), flags: flags & 0o4000 | 2)
   }
 
+  public override var anonymousName: StaticString { "[signalfd]" }
   public override var waitQueue: WaitQueue? { owner.signalQueue }
 
   public override func readiness() -> Readiness {

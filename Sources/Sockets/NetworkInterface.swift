@@ -30,6 +30,10 @@ public final class NetworkInterface: LinkDevice, DeviceDriver {
   private static let again = -11
   private static let interrupted = -4
 
+  /// Frames and their bytes that came, and that went.
+  public private(set) var received: (frames: UInt64, bytes: UInt64) = (0, 0)
+  public private(set) var sent: (frames: UInt64, bytes: UInt64) = (0, 0)
+
   private let input: UnsafeMutableRawBufferPointer
   /// Stream: bytes in `input` that are not a whole frame yet.
   private var inputCount = 0
@@ -101,6 +105,7 @@ public final class NetworkInterface: LinkDevice, DeviceDriver {
       // VIRTIO_NET_HDR_F_NEEDS_CSUM or _DATA_VALID: nobody has to look at the checksum.
       let isValidated = input[0] & 3 != 0
       let frame = UnsafeRawBufferPointer(rebasing: input[NetworkInterface.tapHeader..<count])
+      received = (received.frames &+ 1, received.bytes &+ UInt64(frame.count))
       Network.stack.receive(frame: frame, checksumValidated: isValidated, now: now)
     }
   }
@@ -132,6 +137,7 @@ public final class NetworkInterface: LinkDevice, DeviceDriver {
       guard inputCount - start >= header + length else { break }
       let frame = UnsafeRawBufferPointer(rebasing: input[start + header..<start + header + length])
       // A local stream loses and changes nothing: no need to add the checksums up again.
+      received = (received.frames &+ 1, received.bytes &+ UInt64(frame.count))
       Network.stack.receive(frame: frame, checksumValidated: true, now: now)
       start += header + length
     }
@@ -145,6 +151,7 @@ public final class NetworkInterface: LinkDevice, DeviceDriver {
 
   public func transmit(_ offload: TransmitOffload, _ frame: UnsafeRawBufferPointer) {
     guard !isDown else { return }
+    sent = (sent.frames &+ 1, sent.bytes &+ UInt64(frame.count))
     switch kind {
     case .tap:
       var header: [10 of UInt8] = .init(repeating: 0)

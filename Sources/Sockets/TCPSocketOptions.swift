@@ -85,7 +85,7 @@ extension TCPSocket {
   }
 
   /// As Linux numbers states (include/net/tcp_states.h).
-  private var stateNumber: UInt8 {
+  var stateNumber: UInt8 {
     if listener != nil { return 10 }
     guard let connection else { return 7 }
     switch connection.state {

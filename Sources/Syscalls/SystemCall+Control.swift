@@ -22,7 +22,7 @@ extension SystemCall {
   private func setHostName() throws(Errno) -> Int {
     guard process.credentials.isPrivileged else { throw .notPermitted }
     guard int(b) >= 0, int(b) <= 64 else { throw .invalid }
-    SystemCall.hostName = try UserSlice(a, Int(int(b))).bytes()
+    SystemIdentity.configuredHostName = try UserSlice(a, Int(int(b))).bytes()
     return 0
   }
 

@@ -5,9 +5,6 @@ import VFS
 
 /// What programs ask of the system itself.
 extension SystemCall {
-  /// uname(2)'s node name.
-  nonisolated(unsafe) public static var hostName: [UInt8] = []
-
   func dispatchInformation() throws(Errno) -> Int? {
     switch number {
     case 63: return try uname()
@@ -25,9 +22,7 @@ extension SystemCall {
       return Int(old)
     case 157: return try prctl()
     case 204:
-      guard b >= 8 else { throw .invalid }
-      try UserSlice.store(UInt64(3), at: c)
-      return 8
+      return try getaffinity()
     case 309:
       if a != 0 { try UserSlice.store(UInt32(0), at: a) }
       if b != 0 { try UserSlice.store(UInt32(0), at: b) }
@@ -37,17 +32,29 @@ extension SystemCall {
     }
   }
 
+  /// sched_getaffinity(2): every thread may run on every processor.
+  private func getaffinity() throws(Errno) -> Int {
+    let words = (host.processorCount + 63) / 64
+    guard b & 7 == 0, Int(clamping: b) >= words * 8 else { throw .invalid }
+    if a != 0, ProcessTable.thread(int(a)) == nil { throw .noSuchProcess }
+    for word in 0..<words {
+      let left = host.processorCount - 64 * word
+      try UserSlice.store(left >= 64 ? UInt64.max : 1 << UInt64(left) - 1, at: c + UInt(8 * word))
+    }
+    return 8 * words
+  }
+
   private func uname() throws(Errno) -> Int {
     var text = [UInt8](repeating: 0, count: 390)
     func put(_ index: Int, _ value: [UInt8]) {
       for i in value.indices.prefix(64) { text[index * 65 + i] = value[i] }
     }
     put(0, bytes("Linux"))
-    put(1, SystemCall.hostName.isEmpty ? bytes("swiftlet") : SystemCall.hostName)
-    put(2, bytes("6.1.0-swiftlet"))
-    put(3, bytes("#1 SMP"))
+    put(1, SystemIdentity.hostName)
+    put(2, SystemIdentity.release)
+    put(3, SystemIdentity.version)
     put(4, bytes("x86_64"))
-    put(5, bytes("(none)"))
+    put(5, SystemIdentity.domainName)
     try UserSlice(a, 390).store(text)
     return 0
   }

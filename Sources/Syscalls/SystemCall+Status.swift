@@ -183,8 +183,13 @@ extension SystemCall {
     let device = inode.status.device
     // f_type: TMPFS_MAGIC, PROC_SUPER_MAGIC has its own device, PIPEFS_MAGIC for what has no name.
     let type: Int64 =
-      device == TemporaryFileSystem.device
-      ? 0x0102_1994 : device == 0xd ? 0x5049_5045 : device == PseudoTerminalDirectory.device ? 0x1cd1 : 0x9fa0
+      switch device {
+      case TemporaryFileSystem.device: 0x0102_1994
+      case 0xd: 0x5049_5045
+      case 0x15: 0x6265_6572  // SYSFS_MAGIC
+      case PseudoTerminalDirectory.device: 0x1cd1
+      default: 0x9fa0
+      }
     let isMemory = device == TemporaryFileSystem.device
     let total = isMemory ? Int64(frames.totalFrames) : 0
     let free = isMemory ? Int64(frames.freeFrames) : 0

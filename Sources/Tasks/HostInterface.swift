@@ -55,6 +55,8 @@ public protocol HostInterface: AnyObject {
   var monotonicNanoseconds: UInt64 { get }
   var realtimeNanoseconds: UInt64 { get }
   func fillRandom(_ bytes: UnsafeMutableRawBufferPointer)
+  /// Processors that threads run on; the same as long as the host lives.
+  var processorCount: Int { get }
 
   /// Address of a vDSO (vdso(7)) that programs may call instead of the clocks above; 0 for none.
   var virtualSharedObject: UInt { get }
@@ -85,6 +87,7 @@ extension HostInterface {
   public func processorNanoseconds(
     _ block: UnsafeMutablePointer<thread_block>, wholeProcess: Bool
   ) -> UInt64 { 0 }
+  public var processorCount: Int { 1 }
 }
 
 /// What `pollDevices` found.

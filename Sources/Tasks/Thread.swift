@@ -9,7 +9,7 @@ open class Thread {
   public let block: UnsafeMutablePointer<thread_block>
   /// Set while a signal that is not blocked, or the end of the process, waits for the thread.
   public final var hasPendingInterrupt = false
-  final var isParked = false
+  public final internal(set) var isParked = false
 
   public init(block: UnsafeMutablePointer<thread_block>) { self.block = block }
 

@@ -48,9 +48,13 @@ public final class ConsoleFile: OpenFile {
   private let stream: Int
 
   /// `stream`: 0 input, 1 output, 2 error.
-  public init(stream: Int) {
+  public convenience init(stream: Int) {
+    self.init(stream: stream, inode: ConsoleInode(stream: stream), flags: stream == 0 ? 0 : 1)
+  }
+
+  fileprivate init(stream: Int, inode: Inode, flags: UInt32) {
     self.stream = stream
-    super.init(inode: PipeInodes.anonymous(mode: 0o010600), flags: stream == 0 ? 0 : 1)
+    super.init(inode: inode, flags: flags)
     if stream == 0 { Devices.console = ConsoleInput.shared }
   }
 
@@ -109,5 +113,22 @@ public final class ConsoleFile: OpenFile {
     } catch {
       if error != .timedOut { throw error }
     }
+  }
+}
+
+/// A stream of the host's as a file: /dev/stdin, /dev/stdout and /dev/stderr open it again.
+private final class ConsoleInode: Inode {
+  private let stream: Int
+
+  init(stream: Int) {
+    self.stream = stream
+    super.init(status: PipeInodes.status(mode: 0o010600))
+  }
+
+  /// EACCES for the direction that the host's stream does not have.
+  override func open(flags: UInt32) throws(Errno) -> OpenFile {
+    guard flags & 3 == 2 || (flags & 3 == 0) == (stream == 0) else { throw .accessDenied }
+    let access: UInt32 = stream == 0 ? 0 : 1
+    return ConsoleFile(stream: stream, inode: self, flags: flags & ~3 | access)
   }
 }

@@ -54,6 +54,18 @@ public func bytes(_ text: StaticString) -> [UInt8] {
   return result
 }
 
+/// A number in decimal digits.
+public func decimal(_ value: UInt64) -> [UInt8] {
+  var digits: [UInt8] = []
+  var rest = value
+  repeat {
+    digits.append(0x30 + UInt8(rest % 10))
+    rest /= 10
+  } while rest > 0
+  digits.reverse()
+  return digits
+}
+
 /// A device file.
 final class DeviceInode: Inode {
   override func open(flags: UInt32) throws(Errno) -> OpenFile { try DeviceTable.open(self, flags) }

@@ -65,6 +65,8 @@ public final class Epoll: OpenFile {
   private let queue = WaitQueue()
 
   /// epoll_create1(2).
+  public override var anonymousName: StaticString { "[eventpoll]" }
+
   public init() { super.init(inode: PipeInodes.anonymous(mode: 0o600), flags: 2) }
 
   public override var waitQueue: WaitQueue? { queue }

@@ -14,6 +14,7 @@ public final class EventFile: OpenFile {
     super.init(inode: PipeInodes.anonymous(mode: 0o600), flags: flags & 0o4000 | 2)
   }
 
+  public override var anonymousName: StaticString { "[eventfd]" }
   public override var waitQueue: WaitQueue? { queue }
 
   public override func readiness() -> Readiness {

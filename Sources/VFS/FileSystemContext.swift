@@ -55,7 +55,7 @@ public final class FileSystemContext {
     if flags & 0o200000 != 0, !inode.isDirectory { throw .notDirectory }
     if flags & 0o10000000 != 0 {  // O_PATH
       let file = OpenFile(inode: inode, flags: 0o10000000)
-      file.path = path
+      if path.parent != nil || inode.isDirectory { file.path = path }
       return file
     }
     if inode.isDirectory, flags & 3 != 0 || flags & 0o100 != 0 { throw .isDirectory }
@@ -68,7 +68,8 @@ public final class FileSystemContext {
     // Of the flags for the opening itself only O_NOCTTY concerns the file; F_GETFL shows none of them.
     let file = try inode.open(flags: flags & ~0o1301300)
     file.flags &= ~0o400
-    if file.path == nil { file.path = path }
+    // What a magic link leads to may have no name (path_resolution(7) knows no way to it).
+    if file.path == nil, path.parent != nil || inode.isDirectory { file.path = path }
     return file
   }
 

@@ -56,4 +56,26 @@ open class OpenFile {
   open func readDirectory(_ slice: UserSlice) throws(Errno) -> Int { throw .notDirectory }
   /// The last descriptor is gone.
   open func released() {}
+  /// What /proc/PID/fd shows behind `anon_inode:` for a file without name and type.
+  open var anonymousName: StaticString { "[none]" }
+
+  /// What readlink(2) of /proc/PID/fd tells.
+  public final var linkText: [UInt8] {
+    if let path, path.parent != nil || inode.isDirectory {
+      let text = path.absolute
+      // A file of memory has its mark in its name already.
+      let isMarked = text.count > 10 && Array(text[(text.count - 10)...]) == bytes(" (deleted)")
+      return inode.status.links == 0 && !isMarked ? text + bytes(" (deleted)") : text
+    }
+    var text: [UInt8]
+    switch inode.type {
+    case 0o010000: text = bytes("pipe:[")
+    case 0o140000: text = bytes("socket:[")
+    case 0o020000: return bytes("/dev/pts/") + decimal(inode.status.rawDevice & 0xff)
+    default: return bytes("anon_inode:") + bytes(anonymousName)
+    }
+    text += decimal(inode.status.inode)
+    text.append(0x5d)
+    return text
+  }
 }

@@ -42,10 +42,28 @@ public enum MountTable {
   /// Directories stay in memory while they are mounted on.
   nonisolated(unsafe) private static var points: [Inode] = []
 
-  public static func mount(_ root: Inode, on directory: Inode) {
+  /// `place` and `type` are what /proc/mounts shows.
+  public static func mount(
+    _ root: Inode, on directory: Inode, place: [UInt8] = [], type: StaticString = "tmpfs"
+  ) {
     points.append(directory)
     roots[ObjectIdentifier(directory)] = root
+    if !place.isEmpty { mounts.append(Mount(place: place, type: type, device: root.status.device)) }
   }
+
+  /// A file system in the tree (mount(2)).
+  public struct Mount {
+    public var place: [UInt8]
+    public var type: StaticString
+    public var device: UInt64
+    public init(place: [UInt8], type: StaticString, device: UInt64) {
+      self.place = place
+      self.type = type
+      self.device = device
+    }
+  }
+  /// In order of mounting, the root first.
+  nonisolated(unsafe) public static var mounts: [Mount] = []
 
   @inline(__always)
   static func top(_ inode: Inode) -> Inode {

@@ -4,9 +4,13 @@ public import Tasks
 /// Inodes of files that have no name: pipes, sockets, event files (fstat(2) wants something to tell).
 public enum PipeInodes {
   nonisolated(unsafe) private static var next: UInt64 = 1
+  /// User and group of the calling process, who own what it makes; set at start.
+  nonisolated(unsafe) public static var owner: (() -> (user: UInt32, group: UInt32))? = nil
 
   /// A new inode of `mode` (type and permissions) on the nameless device.
-  public static func anonymous(mode: UInt32) -> Inode {
+  public static func anonymous(mode: UInt32) -> Inode { Inode(status: status(mode: mode)) }
+
+  static func status(mode: UInt32) -> FileStatus {
     var status = FileStatus()
     status.device = 0xd
     status.inode = next
@@ -16,8 +20,25 @@ public enum PipeInodes {
     status.accessed = now
     status.modified = now
     status.changed = now
-    return Inode(status: status)
+    if let owner {
+      let (user, group) = owner()
+      status.user = user
+      status.group = group
+    }
+    return status
   }
+}
+
+/// The inode of a pipe(7): opening it by /proc/PID/fd gives another end of the pipe, without waiting.
+final class PipeInode: Inode {
+  private let pipe: Pipe
+
+  init(_ pipe: Pipe) {
+    self.pipe = pipe
+    super.init(status: PipeInodes.status(mode: 0o010600))
+  }
+
+  override func open(flags: UInt32) throws(Errno) -> OpenFile { PipeFile(pipe, inode: self, flags: flags) }
 }
 
 /// What the two sides of a pipe(7) or a fifo(7) share. Kernel lock held for every call.
@@ -46,7 +67,7 @@ public final class Pipe {
   /// pipe2(2): `flags` may hold O_NONBLOCK and O_DIRECT (ignored).
   public static func make(flags: UInt32 = 0) -> (reader: PipeFile, writer: PipeFile) {
     let pipe = Pipe()
-    let inode = PipeInodes.anonymous(mode: 0o010600)
+    let inode = PipeInode(pipe)
     return (
       PipeFile(pipe, inode: inode, flags: flags & 0o4000),
       PipeFile(pipe, inode: inode, flags: flags & 0o4000 | 1)

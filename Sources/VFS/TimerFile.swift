@@ -24,6 +24,7 @@ public final class TimerFile: OpenFile {
 
   deinit { alarm.disarm() }
 
+  public override var anonymousName: StaticString { "[timerfd]" }
   public override var waitQueue: WaitQueue? { queue }
   public override func readiness() -> Readiness { expirations > 0 ? .readable : [] }
 

@@ -87,4 +87,10 @@ static inline uint32_t machine_exchange(uint32_t *word, uint32_t value) {
 static inline int machine_compare_exchange(uint32_t *word, uint32_t expected, uint32_t desired) {
   return __atomic_compare_exchange_n(word, &expected, desired, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
+// The CPUID instruction: eax, ebx, ecx, edx.
+static inline void machine_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t *answer) {
+  __asm__ volatile("cpuid"
+                   : "=a"(answer[0]), "=b"(answer[1]), "=c"(answer[2]), "=d"(answer[3])
+                   : "a"(leaf), "c"(subleaf));
+}
 static inline void machine_pause(void) { __builtin_ia32_pause(); }

@@ -9,8 +9,8 @@ public final class NetworkStack {
 
   // Interface.
   public internal(set) var address = IPv4Address.any
-  var netmask: UInt32 = 0
-  var gateway = IPv4Address.any
+  public internal(set) var netmask: UInt32 = 0
+  public internal(set) var gateway = IPv4Address.any
   var neighbours: [Neighbour] = []
   var lastNeighbour = 0
 

@@ -37,6 +37,15 @@ final class TimeWait {
 extension NetworkStack {
   static let timeWaitLimit = 16384
 
+  /// Both ends, the local one first, of every conversation in TIME-WAIT.
+  public var timeWaitConversations: [(local: Endpoint, remote: Endpoint)] {
+    var list: [(local: Endpoint, remote: Endpoint)] = []
+    timeWaitQueue.forEach { entry in
+      if !entry.isDead { list.append((entry.local, entry.remote)) }
+    }
+    return list
+  }
+
   func enterTimeWait(_ connection: TCPConnection, _ now: UInt64) {
     guard connection.isInTable else { return }
     connection.sendAck(now)
@@ -97,6 +106,10 @@ struct Queue<Element> {
   var isEmpty: Bool { head == elements.count }
   var count: Int { elements.count - head }
   var first: Element? { head < elements.count ? elements[head] : nil }
+
+  func forEach(_ body: (Element) -> Void) {
+    for index in head..<elements.count { body(elements[index]) }
+  }
 
   mutating func append(_ element: Element) { elements.append(element) }
 
