@@ -12,6 +12,8 @@ public struct BootEnvironment {
   /// Descriptor of the launch record, -1 without.
   public var launchDescriptor = -1
   public var printsPolicy = false
+  /// A system call's number that makes the libOS panic, for tests; -1 for none.
+  public var panicNumber = -1
   public var arguments: UnsafePointer<UInt>
   public var argumentCount: Int
   var arenaDescriptor = -1
@@ -56,6 +58,7 @@ extension LinuxHost {
       let text = UnsafePointer<UInt8>(bitPattern: place[0])!
       if let value = match(text, "SWIFTLET_LAUNCH_FD=") { boot.launchDescriptor = decimal(value) }
       if match(text, "SWIFTLET_PRINT_POLICY=") != nil { boot.printsPolicy = true }
+      if let value = match(text, "SWIFTLET_TEST_PANIC=") { boot.panicNumber = decimal(value) }
       place += 1
     }
     place += 1
@@ -91,6 +94,7 @@ extension LinuxHost {
       fail("cannot read the image: /proc/self/exe does not open; is /proc mounted?")
     }
     boot.image = mapFile(descriptor, at: 0x2f00_0000_0000)
+    Panic.image = boot.image
     _ = LinuxCall.raw(LinuxCall.close, descriptor)
   }
 

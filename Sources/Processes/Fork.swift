@@ -110,7 +110,8 @@ extension LinuxThread {
     let actions = arguments.flags.contains(.signalHandlers) ? process.actions : nil
     let parent = arguments.flags.contains(.parent) ? process.parent : process
     let child = try ProcessTable.createProcess(parent: parent, block: block, actions: actions)
-    child.process.exitSignal = arguments.exitSignal
+    // As Linux: a number that is no signal tells nobody.
+    child.process.exitSignal = arguments.exitSignal <= Signal.last ? arguments.exitSignal : 0
     child.process.inherit(from: process, arguments.flags)
     return child
   }
