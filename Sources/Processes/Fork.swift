@@ -68,6 +68,7 @@ extension LinuxThread {
     let flags = arguments.flags
     // What has been killed must not leave children behind: kill(2) of a process that forks for ever ends it.
     if process.isExiting { throw .interrupted }
+    if flags.contains(.setThreadPointer), arguments.threadPointer >= UserSlice.limit { throw .notPermitted }
     if flags.contains(.thread), !flags.contains(.memory) || !flags.contains(.signalHandlers) {
       throw .invalid
     }

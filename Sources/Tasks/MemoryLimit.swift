@@ -22,7 +22,8 @@ public enum MemoryLimit {
   nonisolated(unsafe) private static var granted = 0
   nonisolated(unsafe) private static var lastSequence: UInt32 = 0
 
-  nonisolated(unsafe) private static var lastMeasurement: UInt64 = 0
+  nonisolated(unsafe) private static var nextMeasurement: UInt64 = 0
+  nonisolated(unsafe) private static var nextAfterShrinkage: UInt64 = 0
   nonisolated(unsafe) private static var mayHaveShrunk = true
 
   /// Private memory was given back: the last measurement says too much.
@@ -42,12 +43,16 @@ public enum MemoryLimit {
   private static func has(_ count: Int) -> Bool {
     if count <= available { return true }
     guard let meter = memoryMeter, count <= frames.freeFrames - reserve else { return false }
-    // Who asks again and again must not keep everybody waiting: the kernel lock is held while Linux is asked.
+    // Who asks again and again must not keep everybody waiting: the kernel lock is held while Linux is asked, and
+    // with many processes that takes long.
     let now = host.monotonicNanoseconds
-    if !mayHaveShrunk, now < lastMeasurement &+ 10_000_000 { return false }
+    if now < (mayHaveShrunk ? nextAfterShrinkage : nextMeasurement) { return false }
     mayHaveShrunk = false
-    lastMeasurement = now
     meter.measure()
+    let end = host.monotonicNanoseconds
+    let cost = end &- now
+    nextMeasurement = end &+ max(10_000_000, cost &* 20)
+    nextAfterShrinkage = cost > 5_000_000 ? end &+ cost &* 10 : end
     return count <= available
   }
 
