@@ -34,6 +34,7 @@ let package = Package(
     library("ABI"),
     library("Net"),
     library("Image"),
+    library("Ext4", ["ABI"]),
     library("Tasks", ["ABI", "CMachine"]),
     library("VFS", ["ABI", "CMachine", "Tasks"]),
     library("Processes", ["ABI", "CMachine", "Tasks", "VFS", "Image"]),
@@ -64,6 +65,7 @@ let package = Package(
       ], swiftSettings: strict),
 
     .testTarget(name: "NetTests", dependencies: ["Net"]),
+    .testTarget(name: "Ext4Tests", dependencies: ["Ext4", "ABI"]),
     .testTarget(name: "ImageTests", dependencies: ["Image", "ImageBuilder", "swiftlet"]),
     .testTarget(name: "VFSTests", dependencies: ["VFS", "Sockets", "Tasks", "ABI", "CMachine"]),
     .testTarget(

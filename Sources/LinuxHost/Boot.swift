@@ -12,6 +12,8 @@ public struct BootEnvironment {
   /// Descriptor of the launch record, -1 without.
   public var launchDescriptor = -1
   public var printsPolicy = false
+  /// A system call's number that makes the libOS panic, for tests; -1 for none.
+  public var panicNumber = -1
   public var arguments: UnsafePointer<UInt>
   public var argumentCount: Int
   var arenaDescriptor = -1
@@ -57,6 +59,7 @@ extension LinuxHost {
       let text = UnsafePointer<UInt8>(bitPattern: place[0])!
       if let value = match(text, "SWIFTLET_LAUNCH_FD=") { boot.launchDescriptor = decimal(value) }
       if match(text, "SWIFTLET_PRINT_POLICY=") != nil { boot.printsPolicy = true }
+      if let value = match(text, "SWIFTLET_TEST_PANIC=") { boot.panicNumber = decimal(value) }
       place += 1
     }
     place += 1
@@ -93,6 +96,7 @@ extension LinuxHost {
     }
     boot.image = mapFile(descriptor, at: 0x2f00_0000_0000)
     boot.imageDescriptor = descriptor
+    Panic.image = boot.image
   }
 
   /// Maps a whole file read-only.

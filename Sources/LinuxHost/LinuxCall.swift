@@ -34,19 +34,21 @@ enum LinuxCall {
   }
 }
 
-/// Writes a line about a broken invariant and ends the unikernel with status 70 (sysexits EX_SOFTWARE).
+/// Ends the unikernel over a broken invariant.
 func panic(_ text: StaticString) -> Never {
-  say("swiftlet: panic: ")
+  Panic.begin()
   say(text)
   say("\n")
-  LinuxHost.endEverything(status: 70)
+  Panic.walk(host_frame_address())
+  Panic.finish()
 }
 
-func say(_ text: StaticString) {
+/// Writes to standard error, without the heap.
+public func say(_ text: StaticString) {
   text.withUTF8Buffer { _ = LinuxCall.raw(LinuxCall.write, 2, Int(bitPattern: $0.baseAddress), $0.count) }
 }
 
-func sayHexadecimal(_ value: UInt64) {
+public func sayHexadecimal(_ value: UInt64) {
   var digits: [18 of UInt8] = .init(repeating: 0x30)
   digits[1] = 0x78
   for i in 0..<16 {

@@ -134,6 +134,7 @@ public final class LinuxHost: HostInterface {
       UInt(bitPattern: block.pointee.signal_stack), 0, UInt(ThreadStack.signalBytes)
     )
     _ = withUnsafePointer(to: &stack) { LinuxCall.raw(LinuxCall.sigaltstack, Int(bitPattern: $0), 0) }
+    ThreadStack.guardStack(block)
     block.pointee.host_thread = UInt64(LinuxCall.raw(LinuxCall.gettid))
     if block.pointee.host_process == 0 { block.pointee.host_process = block.pointee.host_thread }
   }

@@ -142,7 +142,7 @@ private struct Measurement {
       sum.frames += frames
       // Of processes about as big the youngest: Linux lists them in order of their start.
       if frames > 0, frames + frames / 8 >= sum.largest {
-        sum.largest = frames
+        sum.largest = max(frames, sum.largest)
         sum.process = process
       }
     }

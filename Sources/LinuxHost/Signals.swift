@@ -70,32 +70,7 @@ private func trapInside(
       return
     }
   }
-  say("swiftlet: panic: signal ")
-  sayHexadecimal(UInt64(signal))
-  say(" in the libOS at ")
-  sayHexadecimal(rip)
-  say(", address ")
-  sayHexadecimal(information.pointee.address)
-  say("\n")
-  backtrace(context.pointee.rbp, context.pointee.rsp)
-  LinuxHost.endEverything(status: 70)
-}
-
-/// Prints what looks like return addresses on the libOS stack, innermost first.
-private func backtrace(_ rbp: UInt64, _ rsp: UInt64) {
-  var address = rsp
-  var printed = 0
-  let end = (rsp | 0xffff) &+ 1
-  while address < end, printed < 40 {
-    let value = UnsafePointer<UInt64>(bitPattern: UInt(address))!.pointee
-    if value >= address_of_image_start(), value < address_of_data_start() {
-      say("  ")
-      sayHexadecimal(value)
-      say("\n")
-      printed += 1
-    }
-    address += 8
-  }
+  Panic.trap(signal, context, information)
 }
 
 private func fill(
@@ -108,7 +83,11 @@ private func fill(
     r9: from.r9, r8: from.r8, rdx: from.rdx, rsi: from.rsi, rdi: from.rdi, rax: from.rax, rcx: from.rcx,
     r11: from.r11, rip: from.rip, cs: 0x33, rflags: from.rflags, rsp: from.rsp, ss: 0x2b,
     kind: kind(of: signal), address: information.pointee.address)
-  if signal == 31 { frame.pointee.rax = UInt64(UInt32(bitPattern: information.pointee.system_call)) }
+  if signal == 31 {
+    // A 32-bit call (`int $0x80`) has another number for everything: none that is known here, so ENOSYS.
+    let isNative = information.pointee.architecture == 0xc000_003e
+    frame.pointee.rax = isNative ? UInt64(UInt32(bitPattern: information.pointee.system_call)) : 0xffff_ffff
+  }
 }
 
 private func kind(of signal: Int32) -> UInt64 {

@@ -16,8 +16,8 @@ public enum Supervisor {
   }
 
   /// Starts the first host process: returns in it. The caller stays behind as the supervisor and never returns.
-  /// Both hooks are called with the kernel lock held: `deliver` with a signal, `outOfMemory` with the host's id of the
-  /// process to end and the frames that it holds.
+  /// Both hooks are called with the kernel lock held: `deliver` with a signal, `outOfMemory`, again and
+  /// again while more is in use than `-m` allows, with the host's id of the process that holds most and its frames.
   public static func fork(
     _ block: UnsafeMutablePointer<thread_block>, deliver: (Int32) -> Void, outOfMemory: (Int, Int) -> Void
   ) {
@@ -50,18 +50,14 @@ public enum Supervisor {
     } catch { LinuxHost.fail("-m is too small: there is no memory for the first process") }
   }
 
-  /// Ends the process that holds most when more is in use than `-m` allows. A process that is on its way out already
-  /// is not counted against the others.
-  private static func enforceLimit(_ victim: inout Int, _ outOfMemory: (Int, Int) -> Void) {
+  /// Says so when more is in use than `-m` allows.
+  private static func enforceLimit(_ outOfMemory: (Int, Int) -> Void) {
     let page = LinuxHost.meter.page
     page.pointee.room = frames.freeFrames
     let largest = page.pointee.largestProcess
-    guard page.pointee.privateFrames > page.pointee.room, largest != 0, largest != victim else {
-      if page.pointee.privateFrames <= page.pointee.room { victim = 0 }
+    guard page.pointee.privateFrames > page.pointee.room, largest != 0, KernelLock.tryAcquire() else {
       return
     }
-    guard KernelLock.tryAcquire() else { return }
-    victim = largest
     outOfMemory(largest, page.pointee.largestFrames)
     KernelLock.release()
   }
@@ -73,11 +69,10 @@ public enum Supervisor {
     Seal.install()
     var idle = 0
     var waiting: UInt64 = 0  // the user's signals that are still to be delivered
-    var victim = 0  // host's id of the process that was ended for its memory
     while true {
       let isNearLimit = LinuxHost.meter.page.pointee.privateFrames > frames.freeFrames / 2
       let signal = wait(milliseconds: idle < 50 || waiting != 0 || isNearLimit ? 1 : 10)
-      enforceLimit(&victim, outOfMemory)
+      enforceLimit(outOfMemory)
       if signal == 17 { reap() } else if signal > 0 { waiting |= 1 << UInt64(signal) }
       if waiting != 0, KernelLock.tryAcquire() {
         for number in 1..<32 where waiting & (1 << UInt64(number)) != 0 { deliver(Int32(number)) }
@@ -127,7 +122,9 @@ public enum Supervisor {
   }
 }
 
-func sayDecimal(_ value: Int) {
+public func sayDecimal(_ value: Int) {
+  if value < 0 { say("-") }
+  let value = abs(value)
   if value >= 10 { sayDecimal(value / 10) }
   var digit = UInt8(0x30 + value % 10)
   _ = withUnsafePointer(to: &digit) { LinuxCall.raw(LinuxCall.write, 2, Int(bitPattern: $0), 1) }

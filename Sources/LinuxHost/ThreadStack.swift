@@ -7,9 +7,11 @@ public import Tasks
 /// A thread's memory in the arena: signal stack, libOS stack, and at its top the thread's block.
 ///
 /// ```
-///   0        12 KiB                                 64 KiB
-///   | signal | libOS stack (grows down)  frame | block |
+///   0        12 KiB  16 KiB                                 64 KiB
+///   | signal | guard | libOS stack (grows down)  frame | block |
 /// ```
+///
+/// The guard page has no access in the host process that runs the thread: `guardStack` when it starts.
 public enum ThreadStack {
   public static let frameCount = 16
   static let signalBytes = 12 << 10
@@ -30,6 +32,11 @@ public enum ThreadStack {
       self: block, user_rsp: 0, frame: UnsafeMutablePointer(bitPattern: frame), attention: 0, park_word: 0,
       thread: nil, trap_detail: 0, fs_base: 0, host_process: 0, host_thread: 0,
       signal_stack: block.pointee.signal_stack, occupied: 0)
+  }
+
+  static func guardStack(_ block: UnsafeMutablePointer<thread_block>) {
+    let place = Int(bitPattern: block.pointee.signal_stack) + signalBytes
+    _ = LinuxCall.raw(LinuxCall.mprotect, place, 4096, 0)
   }
 
   public static func free(_ block: UnsafeMutablePointer<thread_block>) {

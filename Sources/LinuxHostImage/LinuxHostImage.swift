@@ -47,6 +47,8 @@ public func imageMain(_ stack: UnsafePointer<UInt>) {
   }
   if let descriptor = start.options.sizeDescriptor { start.size = LinuxHost.mapSize(Int(descriptor)) }
   linux.takeConsole()
+  Trace.panicNumber = boot.panicNumber
+  Panic.describeThread = describeThread
   let stacks = Stacks()
   threadMemory = stacks
   gateAddress = LinuxHost.gateAddress
@@ -82,6 +84,46 @@ private func read(_ boot: BootEnvironment) -> StartUp {
   } catch { LinuxHost.fail(error.description) }
 }
 
+/// One line, with the least that would do.
+private func failForSize(_ reader: ImageReader) -> Never {
+  var files = 0
+  for i in 0..<reader.entryCount { files += (reader.entry(i).data.count + 4095) >> 12 + 1 }
+  // The files, as much again of a 32nd for the reserve, the libOS's tables and something for the program.
+  let least = (files + files / 16 + 2560) >> 8
+  say("swiftlet: -m is too small: the image's files do not fit; give at least ")
+  sayDecimal(least)
+  say("M\n")
+  LinuxHost.end(status: 125)
+}
+
+/// What a panic tells of the thread: its process, its registers as they were in the program, and its last calls.
+private func describeThread() {
+  let block = LinuxThread.running.block
+  guard block.pointee.host_thread != 0 else { return }
+  let thread = LinuxThread.running
+  say("  process ")
+  sayDecimal(Int(thread.process.pid))
+  say(", thread ")
+  sayDecimal(Int(thread.tid))
+  say(" (")
+  thread.process.name.withUnsafeBytes { _ = try? host.writeConsole(2, $0) }
+  say("), program at ")
+  sayHexadecimal(block.pointee.frame.pointee.rip)
+  say(", stack ")
+  sayHexadecimal(block.pointee.frame.pointee.rsp)
+  say("\n  its last system calls, latest first:")
+  for i in 0..<min(thread.calls.count, RecentCalls.size) {
+    say(i == 0 ? " " : ", ")
+    let call = thread.calls.latest(i)
+    sayDecimal(call.number)
+    if call.isDone {
+      say(" = ")
+      sayDecimal(call.result)
+    }
+  }
+  say("\n")
+}
+
 /// On the first thread's libOS stack.
 private func runFirstProcess() {
   KernelLock.acquire()
@@ -89,9 +131,8 @@ private func runFirstProcess() {
   do throws(Errno) {
     try start.build()
   } catch {
-    LinuxHost.fail(
-      error == .noSpace || error == .noMemory
-        ? "-m is too small: the image's files do not fit" : "the image's files cannot be unpacked")
+    if error == .noSpace || error == .noMemory { failForSize(start.reader) }
+    LinuxHost.fail("the image's files cannot be unpacked")
   }
   Seal.install()
   let thread = LinuxThread.running

@@ -6,25 +6,35 @@ import Tasks
 
 /// What Linux's OOM killer is to Linux: when more memory is in use than `-m` allows, the process that holds most ends.
 enum OutOfMemory {
-  /// Kernel lock held; called by the supervisor, which is no thread of a program.
+  /// Kernel lock held; called by the supervisor, which is no thread of a program, until there is room.
   static func end(hostProcess: UInt64, frames held: Int) {
-    for process in ProcessTable.processes.values where !process.isExiting {
-      guard process.threads.contains(where: { $0.block.pointee.host_process == hostProcess }) else {
-        continue
+    var victim: Process?
+    var youngest: Process?
+    for process in ProcessTable.processes.values where !process.isZombie {
+      // Somebody is on the way out: what that gives back is not known yet.
+      if process.isExiting { return }
+      if process.threads.contains(where: { $0.block.pointee.host_process == hostProcess }) {
+        victim = process
       }
-      var line = TraceLine()
-      line.text("swiftlet: out of memory: killed process ")
-      line.number(Int(process.pid))
-      line.text(" (")
-      line.bytes(process.name)
-      line.text("), which had ")
-      line.number(held >> 8)
-      line.text(" MiB of its own; -m is ")
-      line.number(Tasks.frames.totalFrames >> 8)
-      line.text("M")
-      line.end()
-      process.beginGroupExit(status: Signal.kill)
-      return
+      if process.startTime >= youngest?.startTime ?? 0 { youngest = process }
     }
+    // The whole unikernel ends with pid 1: not for what many others hold together.
+    if let first = victim, first.isInit, held < (memoryMeter?.privateFrames ?? 0) / 2 { victim = youngest }
+    if let victim { end(victim, held) }
+  }
+
+  private static func end(_ process: Process, _ held: Int) {
+    var line = TraceLine()
+    line.text("swiftlet: out of memory: killed process ")
+    line.number(Int(process.pid))
+    line.text(" (")
+    line.bytes(process.name)
+    line.text("), which had ")
+    line.number(held >> 8)
+    line.text(" MiB of its own; -m is ")
+    line.number(frames.totalFrames >> 8)
+    line.text("M")
+    line.end()
+    process.beginGroupExit(status: Signal.kill)
   }
 }

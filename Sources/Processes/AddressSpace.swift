@@ -102,7 +102,7 @@ public final class AddressSpace {
   func reserve(_ count: Int) throws(Errno) {
     guard areas.count + count <= AddressSpace.mostAreas else { throw .noMemory }
     if areas.count >= 64, areas.isFull {
-      try MemoryLimit.check(areas.count * 3 * MemoryLayout<VirtualMemoryArea>.stride / 4096)
+      try MemoryLimit.checkHeap(bytes: areas.count * 2 * MemoryLayout<VirtualMemoryArea>.stride)
     }
   }
 
@@ -197,8 +197,10 @@ public final class AddressSpace {
   }
 
   public func isFree(_ address: UInt, _ length: UInt) -> Bool {
+    let (end, overflow) = address.addingReportingOverflow(length)
+    guard !overflow else { return false }
     let i = index(above: address)
-    return i == areas.count || areas.bounds(i).start >= address + length
+    return i == areas.count || areas.bounds(i).start >= end
   }
 
   /// EINVAL or ENOMEM unless the range lies in user space, page aligned.
@@ -353,6 +355,7 @@ public final class AddressSpace {
   public func unmap(_ start: UInt, _ end: UInt) throws(Errno) {
     try reserve(2)
     remove(start, end)
+    MemoryLimit.noteShrinkage()
     try host.unmap(address: start, length: end - start)
   }
 

@@ -85,6 +85,7 @@ extension Process {
     disarmTimers()
     Semaphores.undo(self)
     ProcessTable.releaseResources?(self)
+    MemoryLimit.noteShrinkage()
     completeVfork()
     isStopping = false
     isStopped = false

@@ -68,6 +68,7 @@ extension LinuxThread {
     let flags = arguments.flags
     // What has been killed must not leave children behind: kill(2) of a process that forks for ever ends it.
     if process.isExiting { throw .interrupted }
+    if flags.contains(.setThreadPointer), arguments.threadPointer >= UserSlice.limit { throw .notPermitted }
     if flags.contains(.thread), !flags.contains(.memory) || !flags.contains(.signalHandlers) {
       throw .invalid
     }
@@ -110,7 +111,8 @@ extension LinuxThread {
     let actions = arguments.flags.contains(.signalHandlers) ? process.actions : nil
     let parent = arguments.flags.contains(.parent) ? process.parent : process
     let child = try ProcessTable.createProcess(parent: parent, block: block, actions: actions)
-    child.process.exitSignal = arguments.exitSignal
+    // As Linux: a number that is no signal tells nobody.
+    child.process.exitSignal = arguments.exitSignal <= Signal.last ? arguments.exitSignal : 0
     child.process.inherit(from: process, arguments.flags)
     return child
   }

@@ -60,6 +60,8 @@ public final class LinuxThread: Thread {
   public var threadPointer: UInt = 0
   /// The call whose result the frame holds, for restarts.
   public var callNumber: UInt64?
+  /// The last calls, for a panic to tell.
+  public var calls = RecentCalls()
   var borrower: LinuxThread?
   var startsProcess = false
 
@@ -83,4 +85,35 @@ public final class LinuxThread: Thread {
 
   /// Remembers when a call that answers ERESTART_RESTARTBLOCK was to end.
   public func keepRestartDeadline(_ deadline: UInt64) { restartDeadline = deadline }
+}
+
+/// A ring of a thread's last system calls and their results.
+public struct RecentCalls {
+  public static var size: Int { 8 }
+  private var numbers: [8 of Int32] = .init(repeating: 0)
+  private var results: [8 of Int64] = .init(repeating: 0)
+  /// Calls so far.
+  public private(set) var count = 0
+  private var isDone = true
+
+  public init() {}
+
+  @inline(__always)
+  public mutating func begin(_ number: Int) {
+    numbers[count & 7] = Int32(truncatingIfNeeded: number)
+    count &+= 1
+    isDone = false
+  }
+
+  @inline(__always)
+  public mutating func end(_ result: UInt64) {
+    results[(count &- 1) & 7] = Int64(bitPattern: result)
+    isDone = true
+  }
+
+  /// The call `back` before the latest one.
+  public func latest(_ back: Int) -> (number: Int, result: Int, isDone: Bool) {
+    let place = (count &- 1 &- back) & 7
+    return (Int(numbers[place]), Int(results[place]), back > 0 || isDone)
+  }
 }

@@ -38,6 +38,8 @@ private func serve(_ number: Int, _ frame: UnsafeMutablePointer<trap_frame>) {
   let call = SystemCall(frame: frame, number: number)
   let thread = LinuxThread.running
   thread.callNumber = UInt64(number)
+  thread.calls.begin(number)
+  let line = Trace.systemCalls ? Trace.begin(call) : nil
   do throws(Errno) {
     if call.keepsMemory, MemoryLimit.isExhausted { throw .noMemory }
     let result = try call.dispatch()
@@ -56,7 +58,8 @@ private func serve(_ number: Int, _ frame: UnsafeMutablePointer<trap_frame>) {
     }
   }
   if frame.pointee.kind == UInt64(TRAP_RETURN) { thread.callNumber = nil }
-  if Trace.systemCalls { Trace.print(call) }
+  thread.calls.end(frame.pointee.rax)
+  if let line { Trace.end(line, result: frame.pointee.rax) }
 }
 
 /// A trapped thread: its frame has every register.

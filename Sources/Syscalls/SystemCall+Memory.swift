@@ -169,7 +169,9 @@ extension SystemCall {
     guard let range = try pageRange() else { return 0 }
     let space = process.addressSpace
     switch advice {
-    case 4, 8:  // MADV_DONTNEED; MADV_FREE may take effect at once
+    case 4, 8:
+      MemoryLimit.noteShrinkage()
+      // MADV_DONTNEED; MADV_FREE may take effect at once
       for area in space.areas where area.start < range.upperBound && area.end > range.lowerBound {
         if advice == 8, area.isShared || area.inode != nil { throw .invalid }
         let start = max(area.start, range.lowerBound)

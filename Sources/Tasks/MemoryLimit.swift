@@ -22,6 +22,13 @@ public enum MemoryLimit {
   nonisolated(unsafe) private static var granted = 0
   nonisolated(unsafe) private static var lastSequence: UInt32 = 0
 
+  nonisolated(unsafe) private static var nextMeasurement: UInt64 = 0
+  nonisolated(unsafe) private static var nextAfterShrinkage: UInt64 = 0
+  nonisolated(unsafe) private static var mayHaveShrunk = true
+
+  /// Private memory was given back: the last measurement says too much.
+  public static func noteShrinkage() { mayHaveShrunk = true }
+
   /// Frames that programs may still have, by the last measurement.
   public static var available: Int {
     guard let meter = memoryMeter else { return frames.freeFrames - reserve }
@@ -36,13 +43,29 @@ public enum MemoryLimit {
   private static func has(_ count: Int) -> Bool {
     if count <= available { return true }
     guard let meter = memoryMeter, count <= frames.freeFrames - reserve else { return false }
+    // Who asks again and again must not keep everybody waiting: the kernel lock is held while Linux is asked, and
+    // with many processes that takes long.
+    let now = host.monotonicNanoseconds
+    if now < (mayHaveShrunk ? nextAfterShrinkage : nextMeasurement) { return false }
+    mayHaveShrunk = false
     meter.measure()
+    let end = host.monotonicNanoseconds
+    let cost = end &- now
+    nextMeasurement = end &+ max(10_000_000, cost &* 20)
+    nextAfterShrinkage = cost > 5_000_000 ? end &+ cost &* 10 : end
     return count <= available
   }
 
   /// Checks that `count` frames of the arena may be taken now. ENOMEM.
   public static func check(_ count: Int) throws(Errno) {
     guard has(count) else { throw .noMemory }
+  }
+
+  /// Checks that the libOS's heap has `bytes` in one piece: before a table of a program's grows. ENOMEM.
+  public static func checkHeap(bytes: Int) throws(Errno) {
+    let count = bytes / 4096 + 1
+    try check(count)
+    frames.free(try frames.allocate(count), count)
   }
 
   /// Grants private memory of `bytes` to a process. Programs reserve more than they touch: a request counts in full

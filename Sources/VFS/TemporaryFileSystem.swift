@@ -69,6 +69,13 @@ public final class TemporaryDirectory: Inode {
     status.size = Int64(entries.count * 20)
   }
 
+  /// Room for one more name: a big directory's table doubles. ENOSPC.
+  private func reserve() throws(Errno) {
+    guard entries.count >= 64, entries.count >= entries.capacity else { return }
+    let slot = MemoryLayout<[UInt8]>.stride + MemoryLayout<Entry>.stride + 1
+    guard (try? MemoryLimit.checkHeap(bytes: entries.count * 4 * slot)) != nil else { throw .noSpace }
+  }
+
   private func add(_ name: [UInt8], _ inode: Inode) {
     entries[name] = Entry(name: name, inode: inode, cookie: nextCookie)
     nextCookie += 1
@@ -87,6 +94,7 @@ public final class TemporaryDirectory: Inode {
   ) throws(Errno) -> Inode {
     guard entries[name] == nil else { throw .fileExists }
     guard status.links > 0 else { throw .noSuchFile }
+    try reserve()
     let isSetGroup = status.mode & 0o2000 != 0
     let inode = try TemporaryFileSystem.make(
       mode: isSetGroup && mode & 0o170000 == 0o040000 ? mode | 0o2000 : mode, user: user,
@@ -98,6 +106,7 @@ public final class TemporaryDirectory: Inode {
   public override func link(_ name: [UInt8], to inode: Inode) throws(Errno) {
     guard entries[name] == nil else { throw .fileExists }
     guard !inode.isDirectory else { throw .notPermitted }
+    try reserve()
     inode.status.links += 1
     inode.status.changed = host.realtimeNanoseconds
     add(name, inode)
@@ -129,6 +138,7 @@ public final class TemporaryDirectory: Inode {
   {
     guard let target = newParent as? TemporaryDirectory else { throw .crossDevice }
     guard let entry = entries[name] else { throw .noSuchFile }
+    try target.reserve()
     let old = target.entries[newName]
     if flags & 1 != 0, old != nil { throw .fileExists }
     if flags & 2 != 0 {

@@ -54,6 +54,7 @@ struct host_siginfo {
   int32_t signal, error, code, padding;
   uint64_t address;  // si_addr, si_call_addr
   int32_t system_call;
+  uint32_t architecture;  // si_arch
 };
 struct host_sigaction { uint64_t handler, flags, restorer, mask; };
 struct host_timespec { int64_t seconds, nanoseconds; };
@@ -65,4 +66,5 @@ struct host_sock_fprog { uint16_t count; uint16_t padding[3]; uint64_t filter; }
 static inline long host_call_clock(uint64_t function, long clock, struct host_timespec *time) {
   return ((int (*)(int, struct host_timespec *))function)((int)clock, time);
 }
+static inline uint64_t host_frame_address(void) { return (uint64_t)__builtin_frame_address(0); }
 static inline void host_write_fs_base(uint64_t value) { __asm__ volatile("wrfsbase %0" ::"r"(value)); }

@@ -82,7 +82,7 @@ public enum SharedMemory {
       address = try space.findFree(length)
     } else {
       if flags & 0o20000 != 0 { address &= ~4095 }
-      guard address & 4095 == 0 else { throw .invalid }
+      guard address & 4095 == 0, (try? AddressSpace.check(address, length)) != nil else { throw .invalid }
       if flags & 0o40000 == 0, !space.isFree(address, length) { throw .invalid }
     }
     var protection: Protection = isReadOnly ? .read : [.read, .write]
