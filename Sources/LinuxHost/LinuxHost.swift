@@ -130,6 +130,10 @@ public final class LinuxHost: HostInterface {
     _ = LinuxCall.raw(LinuxCall.archPrctl, 0x1001, Int(bitPattern: block))
     if block.pointee.fs_base != 0 { setThreadPointer(UInt(block.pointee.fs_base)) }
     _ = LinuxCall.raw(LinuxCall.prctl, 1, 9)  // PR_SET_PDEATHSIG, SIGKILL
+    // The supervisor may have died before: nobody would end this host process then.
+    if LinuxHost.supervisor != 0, LinuxCall.raw(LinuxCall.getppid) != LinuxHost.supervisor {
+      LinuxHost.endEverything(status: 137)
+    }
     var stack: (UInt, Int, UInt) = (
       UInt(bitPattern: block.pointee.signal_stack), 0, UInt(ThreadStack.signalBytes)
     )

@@ -71,6 +71,7 @@ public enum Seal {
       AllowedCall(LinuxCall.prctl, "prctl: die with the supervisor (PR_SET_PDEATHSIG, SIGKILL)")
         .only(0, 1).and(1, 9),
       AllowedCall(LinuxCall.gettid, "gettid"),
+      AllowedCall(LinuxCall.getppid, "getppid: is the supervisor still there"),
       AllowedCall(LinuxCall.tkill, "tkill: interrupt a thread of the unikernel (SIGURG)").only(
         1, Signals.kick),
       AllowedCall(LinuxCall.clockGettime, "clock_gettime: where the vDSO cannot"),
