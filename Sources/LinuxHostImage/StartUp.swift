@@ -66,9 +66,7 @@ extension StartUp {
   private func mountSystem(_ context: FileSystemContext) throws(Errno) {
     let device = TemporaryFileSystem.makeRoot()
     try DeviceTable.populate(device)
-    MountTable.mounts = [
-      MountTable.Mount(place: bytes("/"), type: "tmpfs", device: TemporaryFileSystem.device)
-    ]
+    MountTable.mountRoot(context.root.inode)
     try mount(device, "/dev", "tmpfs", context)
     try mount(PseudoTerminalDirectory(), "/dev/pts", "devpts", context)
     PseudoTerminalDirectory.mounted = try context.resolve(bytes("/dev/pts"))
@@ -115,6 +113,12 @@ extension StartUp {
     ProcessTable.releaseResources = { process in
       process.descriptors.leave()
       process.addressSpace = AddressSpace()
+    }
+    FileSystemContext.isExecuted = { inode in
+      for process in ProcessTable.processes.values where !process.isZombie {
+        if let path = process.executable, path.inode === inode { return true }
+      }
+      return false
     }
     TemporaryFile.sizeLimit = {
       Int64(min(LinuxThread.running.process.limits[ResourceLimit.fileSize].soft, UInt64(Int64.max)))

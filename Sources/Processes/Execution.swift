@@ -57,9 +57,13 @@ public struct Execution {
   }
 
   /// The user and the group that a set-user-ID or set-group-ID program runs as; scripts do not count.
-  public var setsUser: UInt32? { file.inode.status.mode & 0o4000 != 0 ? file.inode.status.user : nil }
+  public var setsUser: UInt32? {
+    file.inode.status.mode & 0o4000 != 0 && !isUntrusted ? file.inode.status.user : nil
+  }
+  /// MS_NOSUID
+  private var isUntrusted: Bool { (file.path.map { MountTable.flags($0) } ?? 0) & 2 != 0 }
   public var setsGroup: UInt32? {
-    file.inode.status.mode & 0o2010 == 0o2010 ? file.inode.status.group : nil
+    file.inode.status.mode & 0o2010 == 0o2010 && !isUntrusted ? file.inode.status.group : nil
   }
 
   /// The `#!` line: interpreter and at most one argument.

@@ -6,8 +6,11 @@ extension LinuxThread {
   public func inherit(from thread: LinuxThread, sharesMemory: Bool) {
     mask = thread.mask
     name = thread.name
-    schedulingPolicy = thread.schedulingPolicy
-    schedulingPriority = thread.schedulingPriority
+    inputOutputPriority = thread.inputOutputPriority
+    if !thread.resetsSchedulingOnFork || thread.schedulingPolicy == 3 {
+      schedulingPolicy = thread.schedulingPolicy
+      schedulingPriority = thread.schedulingPriority
+    }
     if !sharesMemory { alternateStack = thread.alternateStack }
   }
 

@@ -149,7 +149,7 @@ extension Process {
     clock: Int32, notification: Int32, signal: Int32, value: UInt64?, tid: Int32
   ) throws(Errno) -> Int32 {
     guard [0, 1, 2, 3, 7, 8, 9, 11].contains(clock) else { throw .invalid }
-    guard [0, 1, 4].contains(notification) else { throw .invalid }
+    guard [0, 1, 2, 4].contains(notification) else { throw .invalid }
     if notification != 1, signal < 1 || signal > Signal.last { throw .invalid }
     if notification == 4, ProcessTable.thread(tid)?.process !== self { throw .invalid }
     guard posixTimers.count < 1024 else { throw .again }

@@ -46,6 +46,14 @@ public final class LinuxThread: Thread {
   /// sched(7): kept and reported only.
   public var schedulingPolicy: Int32 = 0
   public var schedulingPriority: Int32 = 0
+  /// SCHED_DEADLINE: runtime, deadline, period.
+  public var deadlineTimes: (UInt64, UInt64, UInt64) = (0, 0, 0)
+  /// SCHED_RESET_ON_FORK
+  public var resetsSchedulingOnFork = false
+  /// thread-keyring(7)
+  public var keyring: Key?
+  /// ioprio_set(2): class and level, kept and reported only.
+  public var inputOutputPriority: UInt32 = 0
   /// The thread has left its process; only its host thread is left to end.
   public internal(set) var hasExited = false
 

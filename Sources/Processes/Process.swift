@@ -88,6 +88,11 @@ public final class Process {
   /// Nanoseconds of processor time: of threads of host processes that have ended, and of children waited for.
   public internal(set) var endedProcessorNanoseconds: UInt64 = 0
   public internal(set) var childrenProcessorNanoseconds: UInt64 = 0
+  /// keyrings(7); the session's goes to children.
+  public var processKeyring: Key?
+  public var sessionKeyring: Key?
+  /// Contexts of io_setup(2) by address.
+  public var completions: [UInt: CompletionContext] = [:]
   var semaphoreUndo: [SemaphoreUndo] = []
   /// /proc/PID/oom_score_adj, -1000 to 1000.
   public var memoryAdjustment: Int32 = 0
@@ -165,6 +170,7 @@ public final class Process {
       capabilities = parent.capabilities
       hasNoNewPrivileges = parent.hasNoNewPrivileges
       niceness = parent.niceness
+      sessionKeyring = parent.sessionKeyring
       personality = parent.personality
       limits = parent.limits
       name = parent.name

@@ -157,7 +157,9 @@ extension LinuxThread {
   public func queue(_ information: SignalInformation, process pid: Int32) throws(Errno) {
     let signal = information.signal
     guard signal >= 0, signal <= Signal.last else { throw .invalid }
-    guard let target = ProcessTable.process(pid) else { throw .noSuchProcess }
+    guard let target = ProcessTable.process(pid) ?? ProcessTable.thread(pid)?.process else {
+      throw .noSuchProcess
+    }
     if target !== process, information.code >= 0 || information.code == SignalInformation.threadKill {
       throw .notPermitted
     }

@@ -33,6 +33,37 @@ enum KernelSettings {
     ) { () throws(Errno) -> [UInt8] in setting.text }
   }
 
+  /// A number that the libOS looks at.
+  private static func limit(
+    _ directory: FixedDirectory, _ name: StaticString, _ value: @escaping () -> Int,
+    _ store: @escaping (Int) -> Void
+  ) {
+    directory.add(
+      name, mode: 0o644,
+      store: { (text: [UInt8]) throws(Errno) in
+        guard let wanted = number(text), wanted <= 1 << 31 else { throw .invalid }
+        store(Int(wanted))
+      }
+    ) { () throws(Errno) -> [UInt8] in line(UInt64(value())) }
+  }
+
+  /// The id that the next System V object gets; -1 for any.
+  private static func nextIdentifier(
+    _ directory: FixedDirectory, _ name: StaticString, _ value: @escaping () -> Int32,
+    _ store: @escaping (Int32) -> Void
+  ) {
+    directory.add(
+      name, mode: 0o644,
+      store: { (text: [UInt8]) throws(Errno) in
+        if text.first == 0x2d { return store(-1) }
+        guard let wanted = number(text), wanted <= Int(Int32.max) else { throw .invalid }
+        store(Int32(wanted))
+      }
+    ) { () throws(Errno) -> [UInt8] in
+      value() < 0 ? line("-1") : line(UInt64(value()))
+    }
+  }
+
   private static func fillKernel(_ kernel: FixedDirectory) {
     kernel.add(
       "hostname", mode: 0o644,
@@ -67,7 +98,15 @@ enum KernelSettings {
       ("tainted", "0"),
       ("watchdog", "0"), ("hung_task_timeout_secs", "120"),
     ] as [(StaticString, StaticString)] { setting(kernel, name, value) }
-    setting(kernel.directory("keys"), "maxkeys", "200")
+    nextIdentifier(kernel, "msg_next_id", { SystemVListing.nextMessage }, { SystemVListing.nextMessage = $0 })
+    nextIdentifier(
+      kernel, "sem_next_id", { SystemVListing.nextSemaphore }, { SystemVListing.nextSemaphore = $0 })
+    nextIdentifier(kernel, "shm_next_id", { SystemVListing.nextSegment }, { SystemVListing.nextSegment = $0 })
+    let keys = kernel.directory("keys")
+    for (name, value) in [
+      ("maxkeys", "200"), ("maxbytes", "20000"), ("root_maxkeys", "1000000"), ("root_maxbytes", "25000000"),
+      ("gc_delay", "300"),
+    ] as [(StaticString, StaticString)] { setting(keys, name, value) }
     kernel.directory("pty").add("max", line: "4096")
     setting(kernel.directory("yama"), "ptrace_scope", "0")
     fillRandom(kernel.directory("random"))
@@ -128,14 +167,17 @@ enum KernelSettings {
     }
     files.add("inode-nr", line: "0\t0")
     let inotify = files.directory("inotify")
-    setting(inotify, "max_queued_events", "16384")
-    setting(inotify, "max_user_instances", "128")
-    setting(inotify, "max_user_watches", "65536")
+    limit(inotify, "max_queued_events", { Inotify.maximumQueued }, { Inotify.maximumQueued = $0 })
+    limit(inotify, "max_user_instances", { Inotify.maximumInstances }, { Inotify.maximumInstances = $0 })
+    limit(inotify, "max_user_watches", { Inotify.maximumWatches }, { Inotify.maximumWatches = $0 })
     setting(files.directory("epoll"), "max_user_watches", "1048576")
     let queues = files.directory("mqueue")
-    setting(queues, "msg_max", "10")
-    setting(queues, "msgsize_max", "8192")
-    setting(queues, "queues_max", "256")
+    limit(queues, "msg_max", { PosixQueues.maximumMessages }, { PosixQueues.maximumMessages = $0 })
+    limit(queues, "msgsize_max", { PosixQueues.maximumMessageSize }, { PosixQueues.maximumMessageSize = $0 })
+    limit(queues, "queues_max", { PosixQueues.maximumQueues }, { PosixQueues.maximumQueues = $0 })
+    limit(queues, "msg_default", { PosixQueues.defaultMessages }, { PosixQueues.defaultMessages = $0 })
+    limit(
+      queues, "msgsize_default", { PosixQueues.defaultMessageSize }, { PosixQueues.defaultMessageSize = $0 })
     _ = files.directory("binfmt_misc")
   }
 

@@ -32,6 +32,10 @@ enum SystemInformation {
     root.add("buddyinfo", mode: 0o444) { () throws(Errno) -> [UInt8] in [] }
     root.add("locks", mode: 0o444) { () throws(Errno) -> [UInt8] in [] }
     root.add("zoneinfo", mode: 0o444) { () throws(Errno) -> [UInt8] in [] }
+    let tables = root.directory("sysvipc")
+    tables.add("msg") { () throws(Errno) -> [UInt8] in SystemVListing.messages() }
+    tables.add("sem") { () throws(Errno) -> [UInt8] in SystemVListing.semaphores() }
+    tables.add("shm") { () throws(Errno) -> [UInt8] in SystemVListing.segments() }
     let pressure = root.directory("pressure")
     for name in ["cpu", "io", "memory"] as [StaticString] {
       pressure.add(

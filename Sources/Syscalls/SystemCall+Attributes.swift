@@ -26,6 +26,14 @@ extension SystemCall {
     return 0
   }
 
+  func fchmodat2() throws(Errno) -> Int {
+    guard unsigned(d) & ~0x1100 == 0 else { throw .invalid }
+    let path = try place(int(a), b, flags: unsigned(d))
+    if path.inode.isSymlink { throw .notSupported }
+    try process.fileSystem.changeMode(path, unsigned(c) & 0o7777)
+    return 0
+  }
+
   private func own(_ path: Path, _ user: UInt, _ group: UInt) throws(Errno) -> Int {
     try process.fileSystem.changeOwner(
       path, user: unsigned(user) == .max ? nil : unsigned(user),
@@ -49,12 +57,14 @@ extension SystemCall {
   private func setTimes(_ path: Path, _ accessed: UInt64?, _ modified: UInt64?, isNow: Bool) throws(Errno)
     -> Int
   {
+    try MountTable.checkWritable(path)
     let credentials = process.fileSystem.credentials
     if !credentials.isPrivileged, credentials.user != path.inode.status.user {
       guard isNow else { throw .notPermitted }
       try credentials.check(path.inode, 2)
     }
     try path.inode.setTimes(accessed: accessed, modified: modified)
+    FileNotification.tell(.attributes, path, path.inode)
     return 0
   }
 
@@ -123,8 +133,13 @@ extension SystemCall {
     let path = try place(SystemCall.workingDirectory, a, flags: 0)
     if path.inode.isDirectory { throw .isDirectory }
     guard path.inode.isRegular else { throw .invalid }
+    try MountTable.checkWritable(path)
     try process.fileSystem.credentials.check(path.inode, 2)
+    if path.inode.status.mode & 0o111 != 0, FileSystemContext.isExecuted?(path.inode) == true {
+      throw .textBusy
+    }
     try path.inode.truncate(Int64(b))
+    FileNotification.tell(.modify, path, path.inode)
     return 0
   }
 
@@ -133,6 +148,7 @@ extension SystemCall {
     let file = try file(int(a))
     guard file.isWritable, file.inode.isRegular else { throw .invalid }
     try file.inode.truncate(Int64(b))
+    FileNotification.tell(.modify, file)
     return 0
   }
 

@@ -36,16 +36,50 @@ extension SystemCall {
   }
 
   func clone3() throws(Errno) -> Int {
-    guard b >= 64, b <= 4096 else { throw .invalid }
+    guard b >= 64 else { throw .invalid }
+    try checkExtension(known: 88)
     typealias Words = (UInt64, UInt64, UInt64, UInt64, UInt64, UInt64, UInt64, UInt64)
     let words: Words = try UserSlice.load(a, (0, 0, 0, 0, 0, 0, 0, 0))
-    guard words.4 <= 64 else { throw .invalid }
+    guard words.4 <= 64, (words.5 == 0) == (words.6 == 0) else { throw .invalid }
+    // CLONE_DETACHED and CSIGNAL have no meaning here.
+    guard words.0 & 0xff == 0, words.0 & 0x40_0000 == 0 else { throw .invalid }
+    if words.0 & 0x1_8000 != 0, words.4 != 0 { throw .invalid }
+    // CLONE_NEWNS with CLONE_FS
+    if words.0 & 0x2_0200 == 0x2_0200 { throw .invalid }
     var arguments = CloneArguments(
       flags: CloneFlags(rawValue: words.0), exitSignal: Int32(truncatingIfNeeded: words.4),
       stack: UInt(words.5) &+ UInt(words.6), parentIdentifier: UInt(words.3),
       childIdentifier: UInt(words.2), threadPointer: UInt(words.7))
     arguments.processFile = UInt(words.1)
     return Int(try thread.clone(arguments))
+  }
+
+  /// A structure at `a` of `b` bytes may be longer than the one known, with zeros: E2BIG otherwise.
+  private func checkExtension(known: UInt) throws(Errno) {
+    guard b <= 4096 else { throw .argumentListTooLong }
+    guard b > known else { return }
+    for byte in try UserSlice(a &+ known, Int(b - known)).bytes() where byte != 0 {
+      throw .argumentListTooLong
+    }
+  }
+
+  /// unshare(2): descriptors, the file system context and semaphore undos; there are no name spaces to leave.
+  func unshare() throws(Errno) -> Int {
+    let flags = a
+    // CLONE_NEWTIME, VM, FS, FILES, SIGHAND, THREAD, NEWNS, SYSVSEM, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
+    guard flags & ~0x7e07_0f80 == 0 else { throw .invalid }
+    if flags & 0x7e02_0080 != 0 { throw .notPermitted }
+    // CLONE_THREAD, CLONE_SIGHAND and CLONE_VM only say that there is one thread.
+    if flags & 0x1_0900 != 0, process.threads.count > 1 { throw .invalid }
+    if flags & 0x400 != 0, process.descriptors.users > 1 {
+      guard process.descriptors.open.count <= process.descriptors.limit,
+        (process.descriptors.open.last?.0 ?? 0) < Int32(1 << 20)
+      else { throw .tooManyFiles }
+      process.descriptors.users -= 1
+      process.descriptors = process.descriptors.copy()
+    }
+    if flags & 0x200 != 0 { process.fileSystem = process.fileSystem.copy() }
+    return 0
   }
 
   func execve() throws(Errno) -> Int {

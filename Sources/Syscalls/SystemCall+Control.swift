@@ -9,11 +9,11 @@ extension SystemCall {
     case 125: return try capget()
     case 126: return try capset()
     case 170: return try setHostName()
-    case 171, 167, 168, 169, 163, 172, 173, 175, 176, 246, 313, 320, 321, 298, 304:
+    case 171, 167, 168, 169, 163, 172, 173, 175, 176, 246, 313, 320, 321, 298:
       // setdomainname, swapon, swapoff, reboot, acct, iopl, ioperm, modules, kexec, bpf, perf_event_open, handles:
       // the machine is not the program's.
       throw .notPermitted
-    case 155, 272, 308, 428, 429, 430, 431, 432, 442: throw .notPermitted  // mounts and namespaces
+    case 155, 308: throw .notPermitted  // mounts and namespaces
     case 103: return try syslog()
     default: return nil
     }
@@ -84,6 +84,10 @@ extension SystemCall {
     var own = process.capabilities
     let (effective, permitted) = (sets[0] & Capabilities.all, sets[1] & Capabilities.all)
     let inheritable = sets[2] & Capabilities.all
+    // CAP_SETPCAP (8) lets more be inherited than is permitted.
+    if own.effective & 1 << 8 == 0, inheritable & ~(own.inheritable | own.permitted) != 0 {
+      throw .notPermitted
+    }
     guard permitted & ~own.permitted == 0, effective & ~permitted == 0,
       inheritable & ~(own.inheritable | own.bounding) == 0
     else { throw .notPermitted }
@@ -174,7 +178,10 @@ extension SystemCall {
     switch b {
     case 1: return own.ambient & bit != 0 ? 1 : 0
     case 2:
-      guard own.permitted & own.inheritable & bit != 0 else { throw .notPermitted }
+      // SECBIT_NO_CAP_AMBIENT_RAISE
+      guard own.secureBits & 0x40 == 0, own.permitted & own.inheritable & bit != 0 else {
+        throw .notPermitted
+      }
       own.ambient |= bit
     case 3: own.ambient &= ~bit
     case 4: own.ambient = 0

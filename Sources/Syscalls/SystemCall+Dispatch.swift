@@ -9,6 +9,9 @@ extension SystemCall {
     if let result = try dispatchFile() { return result }
     if let result = try dispatchSocket() { return result }
     if let result = try dispatchProcess() { return result }
+    if let result = try dispatchAsynchronous() { return result }
+    if let result = try dispatchMountObjects() { return result }
+    if let result = try dispatchKeys() { return result }
     switch number {
     case 9: return try mmap()
     case 10: return try mprotect()
@@ -23,6 +26,7 @@ extension SystemCall {
     case 57: return try fork()
     case 58: return try vfork()
     case 59: return try execve()
+    case 272: return try unshare()
     case 322: return try execveat()
     case 60: end(thread, code: int(a))
     case 149, 150, 151, 152, 325: return try mlock()
@@ -31,6 +35,12 @@ extension SystemCall {
       thread.exitGroup(code: int(a))
       end(thread)
     case 435: return try clone3()
+    case 240: return try mq_open()
+    case 241: return try mq_unlink()
+    case 242: return try mq_timedsend()
+    case 243: return try mq_timedreceive()
+    case 244: return try mq_notify()
+    case 245: return try mq_getsetattr()
     default:
       Trace.missing(self)
       throw .notImplemented
@@ -49,7 +59,8 @@ extension SystemCall {
   /// select(2) and pselect(2) only if no handler ran, so that a stop does not show; others tell the program.
   var interruption: Errno {
     switch number {
-    case 0, 1, 16, 17, 18, 19, 20, 42, 43, 44, 45, 46, 47, 61, 72, 73, 202, 247, 257, 2, 288, 295, 296, 299,
+    case 0, 1, 16, 17, 242, 243, 18, 19, 20, 42, 43, 44, 45, 46, 47, 61, 72, 73, 202, 247, 257, 2, 288, 295,
+      296, 299,
       307, 327,
       328, 40, 275, 276:
       .restartSystem

@@ -39,9 +39,11 @@ extension SystemCall {
     try openProgram(try process.fileSystem.resolve(path))
   }
 
+  /// EACCES; ETXTBSY while somebody may write to it.
   func openProgram(_ found: Path) throws(Errno) -> OpenFile {
-    guard found.inode.isRegular else { throw .accessDenied }
+    guard found.inode.isRegular, MountTable.flags(found) & 8 == 0 else { throw .accessDenied }
     try process.fileSystem.credentials.check(found.inode, 1)
+    if found.inode.writers > 0 { throw .textBusy }
     let file = try found.inode.open(flags: 0)
     if file.path == nil { file.path = found }
     return file
@@ -57,30 +59,43 @@ extension SystemCall {
     }
   }
 
-  private func open(_ descriptor: Int32, _ address: UInt, _ flags: UInt32, _ mode: UInt32) throws(Errno)
-    -> Int
-  {
+  private func open(
+    _ descriptor: Int32, _ address: UInt, _ flags: UInt32, _ mode: UInt32, restrictions: UInt64 = 0
+  ) throws(Errno) -> Int {
     let name = try UserSlice.string(address)
     let isUnnamed = flags & 0o20200000 == 0o20200000
     if isUnnamed, flags & 3 == 0 { throw .invalid }
     if !isUnnamed, flags & 0o200100 == 0o200100 { throw .invalid }
     var kept = flags & ~SystemCall.closesOnExecution
     if flags & SystemCall.isPathOnly != 0 { kept &= 0o10600000 }
-    let file = try process.fileSystem.open(name, at: try start(descriptor, name), flags: kept, mode: mode)
-    return try install(file, closes: flags & SystemCall.closesOnExecution != 0)
+    // RESOLVE_IN_ROOT takes the directory as the root of absolute names too.
+    let from = restrictions & 0x18 != 0 ? try directory(descriptor) : try start(descriptor, name)
+    let file = try process.fileSystem.open(
+      name, at: from, flags: kept, mode: mode, restrictions: restrictions)
+    let descriptor = try install(file, closes: flags & SystemCall.closesOnExecution != 0)
+    if kept & SystemCall.isPathOnly == 0 { FileNotification.tell(.open, file) }
+    return descriptor
   }
 
   func open_() throws(Errno) -> Int { try open(SystemCall.workingDirectory, a, unsigned(b), unsigned(c)) }
   func openat() throws(Errno) -> Int { try open(int(a), b, unsigned(c), unsigned(d)) }
   func creat() throws(Errno) -> Int { try open(SystemCall.workingDirectory, a, 0o1101, unsigned(b)) }
 
-  /// openat2(2): struct open_how. RESOLVE_ flags that restrict the walk are not known: EINVAL, as on old kernels.
+  /// openat2(2): struct open_how; strict about what openat(2) ignores.
   func openat2() throws(Errno) -> Int {
     guard d >= 24 else { throw .invalid }
+    guard d <= 4096 else { throw .argumentListTooLong }
     let how = try UserSlice.load(c, (UInt64(0), UInt64(0), UInt64(0)))
-    // RESOLVE_NO_XDEV and RESOLVE_NO_MAGICLINKS are hardening: a walk that ignores them still finds the file.
-    guard how.2 & ~3 == 0, how.0 >> 32 == 0, how.1 & ~0o7777 == 0 else { throw .invalid }
-    return try open(int(a), b, UInt32(how.0), UInt32(how.1))
+    for byte in try UserSlice(c &+ 24, Int(d) - 24).bytes() where byte != 0 { throw .argumentListTooLong }
+    guard how.0 & ~0x7f_ffc3 == 0, how.2 & ~0x3f == 0, how.2 & 0x18 != 0x18 else { throw .invalid }
+    let flags = UInt32(how.0)
+    // A mode without O_CREAT or O_TMPFILE; other flags with O_PATH.
+    let makes = flags & 0o100 != 0 || flags & 0o20200000 == 0o20200000
+    guard makes ? how.1 & ~0o7777 == 0 : how.1 == 0 else { throw .invalid }
+    if flags & SystemCall.isPathOnly != 0, flags & ~0o12600000 != 0 { throw .invalid }
+    // RESOLVE_CACHED: everything is in memory, but nothing may be made.
+    if how.2 & 0x20 != 0, makes || flags & 0o1000 != 0 { throw .again }
+    return try open(int(a), b, flags, UInt32(how.1), restrictions: how.2 & 0x1f)
   }
 
   func close() throws(Errno) -> Int {

@@ -38,11 +38,27 @@ extension SystemCall {
     case 4:
       // O_APPEND, O_NONBLOCK, O_ASYNC, O_DIRECT and O_NOATIME can change.
       let changeable: UInt32 = 0o1066000
-      file.flags = file.flags & ~changeable | unsigned(c) & changeable
+      let wanted = unsigned(c)
+      if wanted & ~file.flags & 0o1000000 != 0, !process.credentials.isPrivileged,
+        process.fileSystem.credentials.user != file.inode.status.user
+      {
+        throw .notPermitted
+      }
+      file.flags = file.flags & ~changeable | wanted & changeable
+      file.signalDescriptor = int(a)
+      AsynchronousNotifier.follow(file)
     case 5, 36: return try queryLock(file, isOpenFileLock: command == 36)
     case 6, 7: try setLock(file, isOpenFileLock: false, waits: command == 7)
     case 37, 38: try setLock(file, isOpenFileLock: true, waits: command == 38)
-    case 8, 9, 10, 11: return 0  // F_SETOWN, F_GETOWN, F_SETSIG, F_GETSIG: no SIGIO is ever sent.
+    case 8, 9, 10, 11, 15, 16: return try controlOwner(file, command)
+    case 1024: try setLease(file)
+    case 1026:  // F_NOTIFY
+      guard file.inode.isDirectory else { throw .notDirectory }
+      let notifier = file.directoryWatch ?? DirectoryNotifier(file, descriptor: int(a))
+      file.directoryWatch = notifier
+      notifier.follow(unsigned(c))
+      if file.signalOwner == 0 { file.signalOwner = process.pid }
+    case 1025: return Int(file.inode.leaseHolder == nil ? 2 : file.inode.leaseKind)
     case 1031:
       guard let pipe = file as? PipeFile else { throw .badFileDescriptor }
       return try pipe.setCapacity(Int(int(c)))
@@ -56,6 +72,63 @@ extension SystemCall {
     default: throw .invalid
     }
     return 0
+  }
+
+  /// F_SETOWN 8, F_GETOWN 9, F_SETSIG 10, F_GETSIG 11, F_SETOWN_EX 15, F_GETOWN_EX 16.
+  private func controlOwner(_ file: OpenFile, _ command: Int32) throws(Errno) -> Int {
+    switch command {
+    case 8:
+      guard int(c) != .min else { throw .invalid }
+      if int(c) > 0, ProcessTable.process(int(c)) == nil { throw .noSuchProcess }
+      if int(c) < 0, ProcessTable.members(ofGroup: -int(c)).isEmpty { throw .noSuchProcess }
+      file.ownerKind = int(c) < 0 ? 2 : 1
+      file.signalOwner = abs(int(c))
+    case 9: return Int(file.ownerKind == 2 ? -file.signalOwner : file.signalOwner)
+    case 10:
+      guard int(c) >= 0, int(c) <= Signal.last else { throw .invalid }
+      file.ownerSignal = int(c)
+    case 11: return Int(file.ownerSignal)
+    case 15:
+      let (kind, number) = try UserSlice.load(c, (Int32(0), Int32(0)))
+      guard (0...2).contains(kind) else { throw .invalid }
+      if number != 0 {
+        let exists =
+          kind == 0
+          ? ProcessTable.thread(number) != nil
+          : kind == 1
+            ? ProcessTable.process(number) != nil : !ProcessTable.members(ofGroup: number).isEmpty
+        guard exists else { throw .noSuchProcess }
+      }
+      file.ownerKind = kind
+      file.signalOwner = number
+    default: try UserSlice.store((file.ownerKind, file.signalOwner), at: c)
+    }
+    return 0
+  }
+
+  /// F_SETLEASE: F_RDLCK 0 while nobody has the file open for writing, F_WRLCK 1 while nobody else has it open.
+  private func setLease(_ file: OpenFile) throws(Errno) {
+    let inode = file.inode
+    let kind = int(c)
+    guard (0...2).contains(kind) else { throw .invalid }
+    guard process.credentials.isPrivileged || process.fileSystem.credentials.user == inode.status.user
+    else { throw .accessDenied }
+    guard inode.isRegular else { throw .invalid }
+    let isHolder = inode.leaseHolder == ObjectIdentifier(file)
+    if kind == 2 {
+      guard isHolder else { throw .again }
+      inode.leaseHolder = nil
+      return
+    }
+    if kind == 0, inode.writers > 0 { throw .again }
+    if kind == 1, inode.opens > 1 { throw .again }
+    if inode.leaseHolder != nil, !isHolder { throw .again }
+    inode.leaseHolder = ObjectIdentifier(file)
+    inode.leaseKind = kind
+    if file.signalOwner == 0 {
+      file.ownerKind = 1
+      file.signalOwner = process.pid
+    }
   }
 
   /// F_ADD_SEALS: EPERM once F_SEAL_SEAL is there, EBUSY for F_SEAL_WRITE while somebody maps the file for writing.
@@ -137,7 +210,7 @@ extension SystemCall {
     let operation = int(b) & ~4
     guard operation == 1 || operation == 2 || operation == 8 else { throw .invalid }
     let lock = RecordLock(
-      owner: ObjectIdentifier(file), process: process.pid, isExclusive: operation == 2, start: 0, end: .max)
+      owner: ObjectIdentifier(file), process: -1, isExclusive: operation == 2, start: 0, end: .max)
     if operation == 8 {
       file.inode.fileLocks?.unlock(lock)
       return 0
@@ -156,11 +229,14 @@ extension SystemCall {
     case 0x5421:  // FIONBIO
       let on = try UserSlice.load(c, Int32(0)) != 0
       file.flags = on ? file.flags | SystemCall.isNonblocking : file.flags & ~SystemCall.isNonblocking
-    case 0x5452:  // FIOASYNC: the flag is kept; SIGIO is never sent
+    case 0x5452:  // FIOASYNC
       let on = try UserSlice.load(c, Int32(0)) != 0
       file.flags = on ? file.flags | 0o20000 : file.flags & ~0o20000
+      file.signalDescriptor = int(a)
+      AsynchronousNotifier.follow(file)
     case 0x5451: try process.descriptors.setClosesOnExecution(int(a), true)
     case 0x5450: try process.descriptors.setClosesOnExecution(int(a), false)
+    case 0x4004_9409, 0x4020_940d: throw .notSupported  // FICLONE, FICLONERANGE
     case 0x541b where file.inode.isRegular:  // FIONREAD
       let left = max(0, file.inode.currentStatus().size &- file.offset)
       try UserSlice.store(Int32(truncatingIfNeeded: left), at: c)

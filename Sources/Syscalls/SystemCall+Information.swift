@@ -28,6 +28,8 @@ extension SystemCall {
       if b != 0 { try UserSlice.store(UInt32(0), at: b) }
       return 0
     case 318: return try getrandom()
+    case 136: return try ustat()
+    case 139: return try sysfs()
     default: return nil
     }
   }
@@ -71,6 +73,8 @@ extension SystemCall {
     if new != 0 {
       let wanted = try UserSlice.load(new, ResourceLimit(0, 0))
       guard wanted.soft <= wanted.hard else { throw .invalid }
+      // /proc/sys/fs/nr_open
+      if which == ResourceLimit.openFiles, wanted.hard > 1 << 20 { throw .notPermitted }
       guard wanted.hard <= current.hard || process.credentials.isPrivileged else { throw .notPermitted }
       target.limits[which] = wanted
       if which == ResourceLimit.openFiles { target.descriptors.limit = Int(min(wanted.soft, 1 << 20)) }
@@ -90,7 +94,37 @@ extension SystemCall {
     return 0
   }
 
+  /// sysfs(2): 1 a file system's index by its name, 2 the name by the index, 3 how many there are.
+  private func sysfs() throws(Errno) -> Int {
+    let kinds = ["sysfs", "tmpfs", "proc", "ramfs", "devpts"] as [StaticString]
+    switch int(a) {
+    case 1:
+      let name = try UserSlice.string(b)
+      guard let index = kinds.firstIndex(where: { bytes($0) == name }) else { throw .invalid }
+      return index
+    case 2:
+      guard b < UInt(kinds.count) else { throw .invalid }
+      let name = bytes(kinds[Int(b)]) + [0]
+      try UserSlice(c, name.count).store(name)
+      return 0
+    case 3: return kinds.count
+    default: throw .invalid
+    }
+  }
+
+  /// ustat(2): free blocks and inodes of a mounted device; names are empty.
+  private func ustat() throws(Errno) -> Int {
+    guard MountTable.mounts.contains(where: { $0.device == UInt64(unsigned(a)) }) else { throw .invalid }
+    let free = UInt64(frames.freeFrames)
+    try UserSlice(b, 32).clear(32)
+    try UserSlice.store(UInt32(truncatingIfNeeded: free), at: b)
+    try UserSlice.store(free, at: b &+ 8)
+    return 0
+  }
+
   private func getrandom() throws(Errno) -> Int {
+    // GRND_NONBLOCK 1, GRND_RANDOM 2, GRND_INSECURE 4
+    guard unsigned(c) & ~7 == 0, unsigned(c) & 6 != 6 else { throw .invalid }
     var bytes = [UInt8](repeating: 0, count: Int(min(b, 65536)))
     bytes.withUnsafeMutableBytes { host.fillRandom($0) }
     try UserSlice(a, bytes.count).store(bytes)

@@ -109,7 +109,10 @@ extension SystemCall {
   func readlinkat() throws(Errno) -> Int { try readLink(int(a), b, c, d) }
 
   func getdents64() throws(Errno) -> Int {
-    try file(int(a)).readDirectory(try UserSlice(b, Int(unsigned(c))))
+    let file = try file(int(a))
+    let count = try file.readDirectory(try UserSlice(b, Int(unsigned(c))))
+    wasRead(file, count)
+    return count
   }
 
   /// The old form: d_ino, d_off, d_reclen, name, NUL, and the type in the record's last byte. Records have the same
@@ -119,6 +122,7 @@ extension SystemCall {
     let file = try file(int(a))
     let bounce = UnsafeMutableRawBufferPointer.allocate(byteCount: max(slice.count, 1), alignment: 16)
     defer { bounce.deallocate() }
+    let start = file.offset
     let count = try file.readDirectory(UserSlice(kernel: bounce).prefix(slice.count))
     var record = 0
     while record + 19 <= count {
@@ -129,7 +133,10 @@ extension SystemCall {
       bounce[record + length - 1] = type
       record += length
     }
-    try slice.copyOut(UnsafeRawBufferPointer(rebasing: bounce[..<count]))
+    do throws(Errno) { try slice.copyOut(UnsafeRawBufferPointer(rebasing: bounce[..<count])) } catch {
+      file.offset = start
+      throw error
+    }
     return count
   }
 
@@ -148,6 +155,7 @@ extension SystemCall {
 
   func fchdir() throws(Errno) -> Int {
     guard let path = try description(int(a)).path else { throw .notDirectory }
+    guard path.inode.isDirectory else { throw .notDirectory }
     try enter(path)
     return 0
   }
@@ -155,7 +163,9 @@ extension SystemCall {
   func chroot() throws(Errno) -> Int {
     let path = try process.fileSystem.resolve(try UserSlice.string(a))
     guard path.inode.isDirectory else { throw .notDirectory }
-    guard process.credentials.isPrivileged else { throw .notPermitted }
+    try process.fileSystem.credentials.check(path.inode, 1)
+    // CAP_SYS_CHROOT
+    guard process.capabilities.effective & 1 << 18 != 0 else { throw .notPermitted }
     process.fileSystem.root = path
     return 0
   }
@@ -187,10 +197,50 @@ extension SystemCall {
     return Int(old)
   }
 
-  // MARK: What there is not
+  // MARK: Handles
 
-  func mount() throws(Errno) -> Int { throw .notPermitted }
-  func umount2() throws(Errno) -> Int { throw .notPermitted }
-  /// Extended attributes: no file has any (xattr(7)).
-  func xattr() throws(Errno) -> Int { throw .notSupported }
+  /// FILEID_INO32_GEN-like: device and inode number, 16 bytes. The mount id is the device's.
+  private static var handleSize: UInt32 { 16 }
+
+  /// name_to_handle_at(2). EOVERFLOW with the size needed.
+  func name_to_handle_at() throws(Errno) -> Int {
+    // AT_HANDLE_FID 0x200, AT_SYMLINK_FOLLOW 0x400, AT_EMPTY_PATH 0x1000
+    guard unsigned(e) & ~0x1600 == 0 else { throw .invalid }
+    let flags = unsigned(e) & 0x1000 | (unsigned(e) & 0x400 == 0 ? 0x100 : 0)
+    let path = try place(int(a), b, flags: flags)
+    guard TemporaryFileSystem.owns(path.inode.status.device) else { throw .notSupported }
+    let size = try UserSlice.load(c, UInt32(0))
+    guard size <= 128 else { throw .invalid }
+    try UserSlice.store(Int32(truncatingIfNeeded: path.inode.status.device), at: d)
+    guard size >= SystemCall.handleSize else {
+      try UserSlice.store(SystemCall.handleSize, at: c)
+      throw .overflow
+    }
+    let status = path.inode.status
+    try UserSlice.store((SystemCall.handleSize, UInt32(1)), at: c)
+    try UserSlice.store((status.device, status.inode), at: c &+ 8)
+    return 0
+  }
+
+  /// open_by_handle_at(2): the file is looked for in the tree. ESTALE when it has no name any more.
+  func open_by_handle_at() throws(Errno) -> Int {
+    // CAP_DAC_READ_SEARCH
+    guard process.capabilities.effective & 4 != 0 else { throw .notPermitted }
+    let (size, kind) = try UserSlice.load(b, (UInt32(0), UInt32(0)))
+    guard size > 0, size <= 128 else { throw .invalid }
+    let anchor =
+      int(a) == SystemCall.workingDirectory
+      ? process.fileSystem.workingDirectory : try description(int(a)).path
+    guard let anchor, size >= SystemCall.handleSize, kind == 1 else { throw .stale }
+    let (device, number) = try UserSlice.load(b &+ 8, (UInt64(0), UInt64(0)))
+    var top = anchor
+    while let parent = top.parent, parent.inode.status.device == top.inode.status.device { top = parent }
+    guard device == anchor.inode.status.device,
+      let found = TemporaryFileSystem.find(number, below: top)
+    else { throw .stale }
+    let flags = unsigned(c)
+    if found.inode.isSymlink, flags & SystemCall.isPathOnly == 0 { throw .tooManySymlinks }
+    let file = try process.fileSystem.open(found, flags & ~SystemCall.closesOnExecution)
+    return try install(file, closes: flags & SystemCall.closesOnExecution != 0)
+  }
 }

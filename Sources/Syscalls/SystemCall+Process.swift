@@ -46,8 +46,8 @@ extension SystemCall {
     case 120: return try storeIdentities(owner.realGroup, owner.effectiveGroup, owner.savedGroup)
     case 115: return try getgroups()
     case 116: return try setgroups()
-    case 122: return Int(owner.effectiveUser)
-    case 123: return Int(owner.effectiveGroup)
+    case 122: return setFileSystemUser()
+    case 123: return setFileSystemGroup()
     default: return nil
     }
   }
@@ -183,6 +183,30 @@ extension SystemCall {
     process.fileSystem.credentials = Credentials(
       user: owner.effectiveUser, group: owner.effectiveGroup, groups: owner.groups)
     return 0
+  }
+
+  /// setfsuid(2): the old id, whether it was changed or not.
+  private func setFileSystemUser() -> Int {
+    let old = process.fileSystem.credentials.user
+    let owner = process.credentials
+    let known = [owner.realUser, owner.effectiveUser, owner.savedUser, old]
+    let isAllowed = process.capabilities.effective & Capabilities.setUser != 0
+    if unsigned(a) != .max, isAllowed || known.contains(unsigned(a)) {
+      process.fileSystem.credentials.user = unsigned(a)
+    }
+    return Int(old)
+  }
+
+  /// setfsgid(2)
+  private func setFileSystemGroup() -> Int {
+    let old = process.fileSystem.credentials.group
+    let owner = process.credentials
+    let known = [owner.realGroup, owner.effectiveGroup, owner.savedGroup, old]
+    let isAllowed = process.capabilities.effective & Capabilities.setGroup != 0
+    if unsigned(a) != .max, isAllowed || known.contains(unsigned(a)) {
+      process.fileSystem.credentials.group = unsigned(a)
+    }
+    return Int(old)
   }
 
   private func storeIdentities(_ real: UInt32, _ effective: UInt32, _ saved: UInt32) throws(Errno) -> Int {

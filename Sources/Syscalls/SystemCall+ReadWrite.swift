@@ -24,6 +24,14 @@ extension SystemCall {
     return file
   }
 
+  /// The file for a call with an offset: ESPIPE, for files that have none, comes before what the mode forbids.
+  private func positioned(_ descriptor: Int32, writes: Bool) throws(Errno) -> OpenFile {
+    let file = try file(descriptor)
+    if file.inode.type == 0o010000 || file.inode.type == 0o140000 { throw .illegalSeek }
+    guard writes ? file.isWritable : file.isReadable else { throw .badFileDescriptor }
+    return file
+  }
+
   @inline(__always)
   private func buffer(_ address: UInt, _ count: UInt) throws(Errno) -> UserSlice {
     let size = Int(bitPattern: count)
@@ -33,24 +41,68 @@ extension SystemCall {
 
   func read() throws(Errno) -> Int {
     let file = try readable(int(a))
-    return try file.read(try buffer(b, c))
+    let count = try file.read(try buffer(b, c))
+    wasRead(file, count)
+    return count
   }
 
   func write() throws(Errno) -> Int {
     let file = try writable(int(a))
-    return try file.write(try buffer(b, c))
+    let count = try file.write(try buffer(b, c))
+    wasWritten(file, count)
+    return count
+  }
+
+  /// The access time moves as `relatime` has it (mount(8)): when it is not past the last change, or a day old.
+  @inline(__always)
+  func wasRead(_ file: OpenFile, _ count: Int) {
+    let inode = file.inode
+    guard inode.isRegular || inode.isDirectory, count > 0 else {
+      if FileNotification.isWanted, count > 0 { FileNotification.tell(.access, file) }
+      return
+    }
+    noteRead(file, inode)
+  }
+
+  private func noteRead(_ file: OpenFile, _ inode: Inode) {
+    FileNotification.tell(.access, file)
+    let status = inode.status
+    let flags = file.path.map { MountTable.flags($0) } ?? 0
+    // MS_NOATIME, O_NOATIME, MS_NODIRATIME, MS_RDONLY; MS_STRICTATIME moves it always.
+    if flags & 0x401 != 0 || file.flags & 0o1000000 != 0 { return }
+    if flags & 0x800 != 0, inode.isDirectory { return }
+    if flags & 0x10_0000 == 0, status.accessed > status.modified, status.accessed > status.changed {
+      let day: UInt64 = 86_400_000_000_000
+      if host.realtimeNanoseconds &- status.accessed < day { return }
+    }
+    inode.status.accessed = host.realtimeNanoseconds
+  }
+
+  @inline(__always)
+  func wasWritten(_ file: OpenFile, _ count: Int) {
+    guard count > 0 else { return }
+    if FileNotification.isWanted { FileNotification.tell(.modify, file) }
+    // Set-id bits go when somebody without privileges writes (inode(7)).
+    let inode = file.inode
+    if inode.status.mode & 0o6000 != 0, inode.isRegular, !process.credentials.isPrivileged {
+      inode.status.mode &= inode.status.mode & 0o10 != 0 ? ~0o6000 : ~0o4000
+    }
   }
 
   func pread64() throws(Errno) -> Int {
     guard Int64(bitPattern: UInt64(d)) >= 0 else { throw .invalid }
-    let file = try readable(int(a))
-    return try file.read(try buffer(b, c), at: Int64(d))
+    let file = try positioned(int(a), writes: false)
+    let count = try file.read(try buffer(b, c), at: Int64(d))
+    wasRead(file, count)
+    return count
   }
 
   func pwrite64() throws(Errno) -> Int {
     guard Int64(bitPattern: UInt64(d)) >= 0 else { throw .invalid }
-    let file = try writable(int(a))
-    return try file.write(try buffer(b, c), at: Int64(d))
+    let file = try positioned(int(a), writes: true)
+    let count = try file.write(try buffer(b, c), at: Int64(d))
+    wasWritten(file, count)
+    return count
   }
 
   func lseek() throws(Errno) -> Int {
@@ -168,24 +220,32 @@ extension SystemCall {
 
   func readv() throws(Errno) -> Int {
     let file = try readable(int(a))
-    return try transfer(file, try vector(b, c), nil, writes: false)
+    let count = try transfer(file, try vector(b, c), nil, writes: false)
+    wasRead(file, count)
+    return count
   }
 
   func writev() throws(Errno) -> Int {
     let file = try writable(int(a))
-    return try transfer(file, try vector(b, c), nil, writes: true)
+    let count = try transfer(file, try vector(b, c), nil, writes: true)
+    wasWritten(file, count)
+    return count
   }
 
   func preadv() throws(Errno) -> Int {
     let offset = try position(d)
-    let file = try readable(int(a))
-    return try transfer(file, try vector(b, c), offset, writes: false)
+    let file = try positioned(int(a), writes: false)
+    let count = try transfer(file, try vector(b, c), offset, writes: false)
+    wasRead(file, count)
+    return count
   }
 
   func pwritev() throws(Errno) -> Int {
     let offset = try position(d)
-    let file = try writable(int(a))
-    return try transfer(file, try vector(b, c), offset, writes: true)
+    let file = try positioned(int(a), writes: true)
+    let count = try transfer(file, try vector(b, c), offset, writes: true)
+    wasWritten(file, count)
+    return count
   }
 
   /// preadv2(2): offset -1 is the file's own. RWF_HIPRI, DSYNC and SYNC change nothing in memory; RWF_NOWAIT and

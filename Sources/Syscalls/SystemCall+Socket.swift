@@ -13,7 +13,7 @@ extension SystemCall {
 
   /// The socket behind a descriptor. EBADF, ENOTSOCK.
   func socketFile(_ descriptor: UInt) throws(Errno) -> Socket {
-    guard let socket = try process.descriptors.file(int(descriptor)) as? Socket else { throw .notSocket }
+    guard let socket = try file(int(descriptor)) as? Socket else { throw .notSocket }
     return socket
   }
 
@@ -97,7 +97,13 @@ extension SystemCall {
   func bind() throws(Errno) -> Int {
     let socket = try socketFile(a)
     UnixSockets.prepare()
-    try socket.bind(try address(b, c))
+    let place = try address(b, c)
+    // CAP_NET_BIND_SERVICE for ports below 1024 (ip(7)).
+    if place.count >= 4, place[0] == 2 || place[0] == 10, place[1] == 0, !process.credentials.isPrivileged {
+      let port = UInt16(place[2]) << 8 | UInt16(place[3])
+      if port > 0, port < 1024, process.capabilities.effective & 1 << 10 == 0 { throw .accessDenied }
+    }
+    try socket.bind(place)
     return 0
   }
 

@@ -56,6 +56,8 @@ extension SystemCall {
 
   func recvfrom() throws(Errno) -> Int {
     let socket = try socketFile(a)
+    // MSG_ERRQUEUE: there is no queue of errors.
+    if d & 0x2000 != 0 { throw .again }
     let message = try socket.receive([try buffer(b, c)], flags: messageFlags(d))
     message.control.discard()
     if e != 0 { try store(address: message.address, at: e, lengthAt: f) }
@@ -158,6 +160,7 @@ extension SystemCall {
   {
     let header = try MessageHeader(at: pointer)
     let slices = try slices(header.vectors, header.vectorCount)
+    if flags.rawValue & 0x2000 != 0 { throw .again }
     let message = try socket.receive(slices, flags: flags)
     var answer = message.flags.rawValue
     do throws(Errno) {

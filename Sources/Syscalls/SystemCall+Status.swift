@@ -66,7 +66,7 @@ struct ExtendedTime: BitwiseCopyable {
 /// `struct statx` (linux/stat.h), 256 bytes.
 struct ExtendedStatus: BitwiseCopyable {
   /// STATX_BASIC_STATS
-  var mask: UInt32 = 0x7ff
+  var mask: UInt32 = 0x17ff
   var blockSize: UInt32
   var attributes: UInt64 = 0
   var links: UInt32
@@ -153,7 +153,12 @@ extension SystemCall {
       throw .invalid
     }
     let path = try place(int(a), b, flags: unsigned(c))
-    try UserSlice.store(ExtendedStatus(path.inode.currentStatus()), at: e)
+    var status = ExtendedStatus(path.inode.currentStatus())
+    // STATX_ATTR_MOUNT_ROOT; mounts are named by their device.
+    status.attributesMask = 0x2000
+    if MountTable.mount(at: path) != nil { status.attributes = 0x2000 }
+    status.mount = path.inode.status.device
+    try UserSlice.store(status, at: e)
     return 0
   }
 
@@ -170,6 +175,10 @@ extension SystemCall {
       credentials.group = process.credentials.realGroup
     }
     try credentials.check(path.inode, mode)
+    let isSpecial = path.inode.type == 0o020000 || path.inode.type == 0o060000 || path.inode.type == 0o010000
+    if mode & 2 != 0, !isSpecial { try MountTable.checkWritable(path) }
+    // MS_NOEXEC
+    if mode & 1 != 0, path.inode.isRegular, MountTable.flags(path) & 8 != 0 { throw .accessDenied }
     return 0
   }
 
@@ -179,36 +188,38 @@ extension SystemCall {
 
   // MARK: statfs(2)
 
-  private func store(_ inode: Inode, at target: UInt) throws(Errno) {
+  private func store(_ inode: Inode, flags: UInt32 = 0, at target: UInt) throws(Errno) {
     let device = inode.status.device
     // f_type: TMPFS_MAGIC, PROC_SUPER_MAGIC has its own device, PIPEFS_MAGIC for what has no name.
     let type: Int64 =
       switch device {
-      case TemporaryFileSystem.device: 0x0102_1994
+      case _ where TemporaryFileSystem.owns(device): 0x0102_1994
       case 0xd: 0x5049_5045
       case 0x15: 0x6265_6572  // SYSFS_MAGIC
       case PseudoTerminalDirectory.device: 0x1cd1
       default: 0x9fa0
       }
-    let isMemory = device == TemporaryFileSystem.device
+    let isMemory = TemporaryFileSystem.owns(device)
     let total = isMemory ? Int64(frames.totalFrames) : 0
     let free = isMemory ? Int64(frames.freeFrames) : 0
     let head: (Int64, Int64, Int64, Int64, Int64, Int64, Int64) = (type, 4096, total, free, free, total, free)
     // f_fsid, f_namelen, f_frsize, f_flags, f_spare
     let tail: (UInt64, Int64, Int64, Int64, Int64, Int64, Int64, Int64) = (
-      device, 255, 4096, 0x20, 0, 0, 0, 0
+      device, 255, 4096, Int64(0x20 | flags), 0, 0, 0, 0
     )
     try UserSlice.store(head, at: target)
     try UserSlice.store(tail, at: target &+ 56)
   }
 
   func statfs() throws(Errno) -> Int {
-    try store(try process.fileSystem.resolve(try UserSlice.string(a)).inode, at: b)
+    let path = try process.fileSystem.resolve(try UserSlice.string(a))
+    try store(path.inode, flags: MountTable.flags(path), at: b)
     return 0
   }
 
   func fstatfs() throws(Errno) -> Int {
-    try store(try description(int(a)).inode, at: b)
+    let file = try description(int(a))
+    try store(file.inode, flags: file.path.map { MountTable.flags($0) } ?? 0, at: b)
     return 0
   }
 }

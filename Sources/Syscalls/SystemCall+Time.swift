@@ -20,6 +20,7 @@ extension SystemCall {
       if a != 0 {
         try UserSlice.store((Int64(now / 1_000_000_000), Int64(now % 1_000_000_000 / 1000)), at: a)
       }
+      if b != 0 { try UserSlice.store((Int32(0), Int32(0)), at: b) }
       return 0
     case 201:
       let now = Int(host.realtimeNanoseconds / 1_000_000_000)

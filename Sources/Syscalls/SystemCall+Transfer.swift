@@ -81,6 +81,7 @@ extension SystemCall {
   func splice() throws(Errno) -> Int {
     guard unsigned(f) & ~15 == 0 else { throw .invalid }
     let (source, target) = (try readable(int(a)), try writable(int(c)))
+    if target.flags & 0o2000 != 0, !(target is PipeFile) { throw .invalid }
     let count = Int(min(e, UInt(SystemCall.bounceSize)))
     guard count > 0 else { return 0 }
     if source is PipeFile && b != 0 || target is PipeFile && d != 0 { throw .illegalSeek }
@@ -114,6 +115,21 @@ extension SystemCall {
     pipe.consume(written)
     if let offset { try UserSlice.store(offset &+ Int64(written), at: d) }
     return written
+  }
+
+  /// vmsplice(2): into a pipe the program's memory is copied; out of one it is a read.
+  func vmsplice() throws(Errno) -> Int {
+    guard unsigned(d) & ~15 == 0 else { throw .invalid }
+    guard let pipe = try file(int(a)) as? PipeFile else { throw .badFileDescriptor }
+    let slices = try vector(b, c)
+    guard !slices.isEmpty else { return 0 }
+    let isNonblocking = unsigned(d) & 2 != 0
+    if pipe.isWritable {
+      _ = try pipe.waitForSpace(isNonblocking: isNonblocking || pipe.isNonblocking)
+      return try transfer(pipe, slices, nil, writes: true)
+    }
+    guard try pipe.waitForContents(isNonblocking: isNonblocking || pipe.isNonblocking) else { return 0 }
+    return try transfer(pipe, slices, nil, writes: false)
   }
 
   func tee() throws(Errno) -> Int {

@@ -12,6 +12,10 @@ public enum DeviceTable {
 
   static func open(_ inode: Inode, _ flags: UInt32) throws(Errno) -> OpenFile {
     let number = inode.status.rawDevice
+    if inode.type == 0o060000 {
+      guard number == 1 << 8 else { throw .noSuchDevice }
+      return try MemoryDisk(inode, flags: flags)
+    }
     if number >> 8 == 1, let kind = MemoryDevice.Kind(rawValue: UInt8(truncatingIfNeeded: number)) {
       return MemoryDevice(kind, inode: inode, flags: flags)
     }
@@ -38,6 +42,8 @@ public enum DeviceTable {
     try device("tty", 5, 0)
     try device("console", 5, 1)
     try device("ptmx", 5, 2)
+    _ = try directory.create(
+      bytes("ram0"), mode: 0o060660, user: 0, group: 0, device: 1 << 8, target: [])
     try link("fd", "/proc/self/fd")
     try link("stdin", "/proc/self/fd/0")
     try link("stdout", "/proc/self/fd/1")
@@ -115,4 +121,11 @@ final class MemoryDevice: OpenFile {
   override func read(_ slice: UserSlice, at offset: Int64) throws(Errno) -> Int { try read(slice) }
   override func write(_ slice: UserSlice, at offset: Int64) throws(Errno) -> Int { try write(slice) }
   override func seek(_ offset: Int64, whence: Int32) throws(Errno) -> Int64 { 0 }
+
+  /// RNDGETENTCNT (random(4)): the pool is always full.
+  override func control(_ request: UInt32, argument: UInt) throws(Errno) -> Int {
+    guard kind == .random || kind == .urandom, request == 0x8004_5200 else { throw .notTerminal }
+    try UserSlice.store(Int32(256), at: argument)
+    return 0
+  }
 }

@@ -21,7 +21,14 @@ public final class EventFile: OpenFile {
     var result: Readiness = []
     if counter > 0 { result.insert(.readable) }
     if counter < .max - 1 { result.insert(.writable) }
+    if counter == .max { result.insert(.error) }
     return result
+  }
+
+  /// Adds to the counter without waiting; one that overflows reads as the highest number (eventfd(2)).
+  public func add(_ amount: UInt64) throws(Errno) {
+    counter = counter > .max - amount ? .max : counter + amount
+    if !queue.isEmpty { queue.wake(Readiness.readable.rawValue) }
   }
 
   public override func read(_ slice: UserSlice) throws(Errno) -> Int {
@@ -40,7 +47,7 @@ public final class EventFile: OpenFile {
     guard slice.count >= 8 else { throw .invalid }
     let amount = try UserSlice.load(slice.address, UInt64(0))
     guard amount != .max else { throw .invalid }
-    while counter > .max - 1 - amount {
+    while counter == .max || counter > .max - 1 - amount {
       if isNonblocking { throw .again }
       try queue.sleep()
     }

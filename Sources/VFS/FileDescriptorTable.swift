@@ -30,7 +30,7 @@ public final class FileDescriptorTable {
   public func install(_ file: OpenFile, closesOnExecution closes: Bool, minimum: Int = 0) throws(Errno)
     -> Int32
   {
-    guard minimum < limit else { throw .invalid }
+    guard minimum < limit || minimum == 0 else { throw .invalid }
     var place = max(minimum, lowestFree)
     while place < files.count, files[place] != nil { place += 1 }
     guard place < limit else { throw .tooManyFiles }

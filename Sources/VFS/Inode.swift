@@ -33,7 +33,45 @@ open class Inode {
   /// Locks of flock(2), which know nothing of the others.
   public final var fileLocks: RecordLocks?
 
+  /// What lies over it (mount(2)), and how many mounts have it as their root.
+  final var mountedRoot: Inode?
+  final var rootMounts = 0
+  /// Who is told what happens to it (inotify(7)).
+  final var watches: [FileWatch]?
+  /// Extended attributes by name (xattr(7)).
+  public final var extendedAttributes: [[UInt8]: [UInt8]]?
+  /// Open files that refer to it: a file without names lives as long as one does.
+  public final private(set) var opens = 0
+  /// Those that may write.
+  public final private(set) var writers = 0
+  /// O_TMPFILE without O_EXCL: the file may be given a name (linkat(2)).
+  public final var isLinkable = false
+  /// A lease (fcntl(2), F_SETLEASE): 0 read, 1 write, and the open file that holds it.
+  public final var leaseKind: Int32 = 2
+  public final var leaseHolder: ObjectIdentifier?
+
   public init(status: FileStatus) { self.status = status }
+
+  final func opened(by file: OpenFile) {
+    opens += 1
+    if file.isWritable { writers += 1 }
+  }
+
+  final func closed(by file: OpenFile) {
+    opens -= 1
+    if file.isWritable { writers -= 1 }
+    if leaseHolder == ObjectIdentifier(file) { leaseHolder = nil }
+    if let waiter = file.asynchronous {
+      waiter.queue?.remove(waiter)
+      file.asynchronous = nil
+    }
+    file.directoryWatch = nil
+    guard FileNotification.isWanted else { return }
+    if file.flags & 0o10000000 == 0 {
+      FileNotification.tell(file.isWritable ? .closeWritten : .closeUnwritten, file)
+    }
+    if status.links == 0, opens == 0 { FileNotification.tellGone(self) }
+  }
 
   public final var type: UInt32 { status.mode & 0o170000 }
   public final var isDirectory: Bool { type == 0o040000 }

@@ -27,7 +27,22 @@ open class OpenFile {
   /// The path it was opened by, for /proc/PID/fd, maps and *at calls.
   public final var path: Path?
   /// Descriptors that refer to this description. `released()` is called when it becomes 0.
-  public final var references = 0
+  public final var references = 0 {
+    didSet {
+      if oldValue == 0 { inode.opened(by: self) } else if references == 0 { inode.closed(by: self) }
+    }
+  }
+  /// Who gets SIGIO or `signal` when it becomes ready (fcntl(2), F_SETOWN and O_ASYNC); in its wait queue.
+  public final var asynchronous: Waiter?
+  /// F_SETOWN_EX: 0 thread, 1 process, 2 group; and its number.
+  public final var ownerKind: Int32 = 1
+  public final var signalOwner: Int32 = 0
+  /// The descriptor that O_ASYNC was set by, for si_fd.
+  public final var signalDescriptor: Int32 = 0
+  /// F_NOTIFY's watch.
+  public final var directoryWatch: DirectoryWatch?
+  /// F_SETSIG, 0 for SIGIO.
+  public final var ownerSignal: Int32 = 0
   /// The epoll items that watch this description; `Epoll.forget` empties it when the description is released.
   public final var watchers: EpollItem?
 

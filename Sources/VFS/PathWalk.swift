@@ -36,42 +36,6 @@ public struct Credentials {
   }
 }
 
-/// Directories over which other file systems lie. Kernel lock held.
-public enum MountTable {
-  nonisolated(unsafe) private static var roots: [ObjectIdentifier: Inode] = [:]
-  /// Directories stay in memory while they are mounted on.
-  nonisolated(unsafe) private static var points: [Inode] = []
-
-  /// `place` and `type` are what /proc/mounts shows.
-  public static func mount(
-    _ root: Inode, on directory: Inode, place: [UInt8] = [], type: StaticString = "tmpfs"
-  ) {
-    points.append(directory)
-    roots[ObjectIdentifier(directory)] = root
-    if !place.isEmpty { mounts.append(Mount(place: place, type: type, device: root.status.device)) }
-  }
-
-  /// A file system in the tree (mount(2)).
-  public struct Mount {
-    public var place: [UInt8]
-    public var type: StaticString
-    public var device: UInt64
-    public init(place: [UInt8], type: StaticString, device: UInt64) {
-      self.place = place
-      self.type = type
-      self.device = device
-    }
-  }
-  /// In order of mounting, the root first.
-  nonisolated(unsafe) public static var mounts: [Mount] = []
-
-  @inline(__always)
-  static func top(_ inode: Inode) -> Inode {
-    guard inode.isDirectory, let root = roots[ObjectIdentifier(inode)] else { return inode }
-    return root
-  }
-}
-
 /// A link that leads to an inode rather than to a name (/proc/PID/fd/N, /proc/PID/exe).
 open class MagicLink: Inode {
   open func destination() throws(Errno) -> Path { throw .noSuchFile }
@@ -79,7 +43,9 @@ open class MagicLink: Inode {
 
 /// Resolution of path names (path_resolution(7)).
 struct PathWalk {
-  let root: Path
+  var root: Path
+  /// RESOLVE_ flags of openat2(2): NO_XDEV 1, NO_MAGICLINKS 2, NO_SYMLINKS 4, BENEATH 8, IN_ROOT 16.
+  var restrictions: UInt64 = 0
   let credentials: Credentials
   private var links = 0
 
@@ -103,7 +69,9 @@ struct PathWalk {
   mutating func resolveParent(_ name: [UInt8], from start: Path) throws(Errno) -> (Path, [UInt8], Bool) {
     guard !name.isEmpty else { throw .noSuchFile }
     guard name.count < 4096 else { throw .nameTooLong }
+    if name[0] == 0x2f, restrictions & 8 != 0 { throw .crossDevice }
     var place = name[0] == 0x2f ? root : start
+    if restrictions & 1 != 0, place.inode.status.device != start.inode.status.device { throw .crossDevice }
     let parts = name.split(separator: 0x2f)
     guard let last = parts.last else { return (place, [], true) }
     for part in parts.dropLast() {
@@ -121,15 +89,23 @@ struct PathWalk {
     guard name.count <= 255 else { throw .nameTooLong }
     try credentials.check(place.inode, 1)
     if name == [0x2e] { return place }
+    if name == [0x2e, 0x2e], restrictions & 8 != 0, place.inode === root.inode { throw .crossDevice }
     if name == [0x2e, 0x2e] { return place.inode === root.inode ? place : place.parent ?? place }
     let inode = MountTable.top(try place.inode.lookup(name))
+    if restrictions & 1 != 0, inode.status.device != place.inode.status.device { throw .crossDevice }
     return Path(inode: inode, name: name, parent: place)
   }
 
   mutating func follow(_ path: Path) throws(Errno) -> Path {
     guard path.inode.isSymlink else { return path }
     links += 1
+    // MS_NOSYMFOLLOW
+    if MountTable.flags(path) & 0x2000 != 0 { throw .tooManySymlinks }
     guard links <= 40 else { throw .tooManySymlinks }
+    if restrictions & 4 != 0 { throw .tooManySymlinks }
+    if restrictions & 0x1a != 0, path.inode is MagicLink {
+      throw restrictions & 2 != 0 ? .tooManySymlinks : .crossDevice
+    }
     if let magic = path.inode as? MagicLink { return try magic.destination() }
     return try resolve(try path.inode.readLink(), from: path.parent ?? root)
   }

@@ -107,16 +107,19 @@ public final class Pipe {
 
   func read(_ slice: UserSlice, isNonblocking: Bool) throws(Errno) -> Int {
     guard slice.count > 0 else { return 0 }
+    var slept = false
     while buffer.count == 0 {
       if writers == 0 { return 0 }
       if isNonblocking { throw .again }
+      slept = true
       try readQueue.sleep(exclusive: duplexes == 0)
     }
     let wasFull = buffer.space < Pipe.atomicSize
     let amount = try buffer.take(slice)
     // One writer is let in when an atomic write fits; it lets in the next.
     if wasFull, buffer.space >= Pipe.atomicSize { wakeWriters(.writable) }
-    if buffer.count > 0 { wakeReaders(.readable) }
+    // Who was woken alone lets in the next; for others nothing has changed (EPOLLET).
+    if slept, buffer.count > 0 { wakeReaders(.readable) }
     return amount
   }
 

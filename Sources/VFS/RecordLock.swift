@@ -40,10 +40,32 @@ public final class RecordLocks {
     return nil
   }
 
-  /// Takes `lock`, in place of what the owner had in its range. Without `waits` EAGAIN when it is taken; EINTR.
+  /// Owners that wait, and whose lock each waits for.
+  nonisolated(unsafe) private static var waitingFor: [ObjectIdentifier: ObjectIdentifier] = [:]
+
+  /// `owner` waits, through others, for `other`: waiting for it would never end. As Linux, only processes' locks.
+  private static func isWaiting(_ owner: ObjectIdentifier, for other: ObjectIdentifier) -> Bool {
+    var place = owner
+    for _ in 0..<10 {
+      if place == other { return true }
+      guard let next = waitingFor[place] else { return false }
+      place = next
+    }
+    return false
+  }
+
+  /// Takes `lock`, in place of what the owner had in its range. Without `waits` EAGAIN when it is taken; EINTR,
+  /// EDEADLK.
   public func take(_ lock: RecordLock, waits: Bool) throws(Errno) {
-    while conflict(lock) != nil {
+    while let held = conflict(lock) {
       guard waits else { throw .again }
+      guard lock.process >= 0 else {
+        try queue.sleep()
+        continue
+      }
+      if RecordLocks.isWaiting(held.owner, for: lock.owner) { throw .deadlock }
+      RecordLocks.waitingFor[lock.owner] = held.owner
+      defer { RecordLocks.waitingFor[lock.owner] = nil }
       try queue.sleep()
     }
     cut(lock)
@@ -93,6 +115,7 @@ public final class RecordLocks {
       merged.end = max(merged.end, held.end)
       return true
     }
-    locks.append(merged)
+    // In order, so that F_GETLK tells the first.
+    locks.insert(merged, at: locks.firstIndex { $0.start > merged.start } ?? locks.count)
   }
 }

@@ -4,9 +4,32 @@ public import Tasks
 /// Files in memory (tmpfs(5)): the root, /tmp, /dev. Kernel lock held.
 public enum TemporaryFileSystem {
   nonisolated(unsafe) private static var nextInode: UInt64 = 1
+  /// The device number of the root's file system; others have numbers of their own from `firstDevice` on.
   public static let device: UInt64 = 0x1b
+  private static let firstDevice: UInt64 = 0x40
+  nonisolated(unsafe) private static var nextDevice = firstDevice
 
-  static func status(mode: UInt32, user: UInt32, group: UInt32) -> FileStatus {
+  /// The device is a file system of this kind.
+  public static func owns(_ number: UInt64) -> Bool {
+    number == device || number >= firstDevice && number < nextDevice
+  }
+
+  /// The file of that inode number in the same file system, by a name of it.
+  public static func find(_ number: UInt64, below place: Path) -> Path? {
+    if place.inode.status.inode == number { return place }
+    var waiting = [place]
+    while let directory = waiting.popLast() {
+      guard let inode = directory.inode as? TemporaryDirectory else { continue }
+      for entry in inode.entries.values {
+        let path = Path(inode: entry.inode, name: entry.name, parent: directory)
+        if entry.inode.status.inode == number { return path }
+        if entry.inode.isDirectory { waiting.append(path) }
+      }
+    }
+    return nil
+  }
+
+  static func status(mode: UInt32, user: UInt32, group: UInt32, on device: UInt64 = device) -> FileStatus {
     var status = FileStatus()
     status.device = device
     status.inode = nextInode
@@ -25,10 +48,18 @@ public enum TemporaryFileSystem {
     TemporaryDirectory(status: status(mode: 0o040755, user: 0, group: 0))
   }
 
-  static func make(mode: UInt32, user: UInt32, group: UInt32, device: UInt64, target: [UInt8]) throws(Errno)
-    -> Inode
-  {
-    var status = status(mode: mode, user: user, group: group)
+  /// A new file system (mount(2) of type tmpfs).
+  public static func makeFileSystem(mode: UInt32, user: UInt32, group: UInt32) -> TemporaryDirectory {
+    defer { nextDevice += 1 }
+    return TemporaryDirectory(
+      status: status(mode: 0o040000 | mode & 0o7777, user: user, group: group, on: nextDevice))
+  }
+
+  static func make(
+    mode: UInt32, user: UInt32, group: UInt32, device: UInt64, target: [UInt8],
+    on fileSystem: UInt64 = TemporaryFileSystem.device
+  ) throws(Errno) -> Inode {
+    var status = status(mode: mode, user: user, group: group, on: fileSystem)
     status.rawDevice = device
     switch mode & 0o170000 {
     case 0o040000: return TemporaryDirectory(status: status)
@@ -98,7 +129,7 @@ public final class TemporaryDirectory: Inode {
     let isSetGroup = status.mode & 0o2000 != 0
     let inode = try TemporaryFileSystem.make(
       mode: isSetGroup && mode & 0o170000 == 0o040000 ? mode | 0o2000 : mode, user: user,
-      group: isSetGroup ? status.group : group, device: device, target: target)
+      group: isSetGroup ? status.group : group, device: device, target: target, on: status.device)
     add(name, inode)
     return inode
   }
@@ -106,6 +137,7 @@ public final class TemporaryDirectory: Inode {
   public override func link(_ name: [UInt8], to inode: Inode) throws(Errno) {
     guard entries[name] == nil else { throw .fileExists }
     guard !inode.isDirectory else { throw .notPermitted }
+    guard status.links > 0 else { throw .noSuchFile }
     try reserve()
     inode.status.links += 1
     inode.status.changed = host.realtimeNanoseconds
@@ -202,6 +234,7 @@ final class DirectoryFile: OpenFile {
   }
 
   override func read(_ slice: UserSlice) throws(Errno) -> Int { throw .isDirectory }
+  override func read(_ slice: UserSlice, at offset: Int64) throws(Errno) -> Int { throw .isDirectory }
 
   override func seek(_ offset: Int64, whence: Int32) throws(Errno) -> Int64 {
     guard whence == 0 || whence == 1 else { throw .invalid }
@@ -210,7 +243,9 @@ final class DirectoryFile: OpenFile {
   }
 
   override func readDirectory(_ slice: UserSlice) throws(Errno) -> Int {
+    guard directory.status.links > 0 else { throw .noSuchFile }
     var output = DirectoryRecords(space: slice.count)
+    let start = offset
     if offset < 1, !output.add([0x2e], directory.status.inode, directory.status.mode, 1) { throw .invalid }
     if offset < 1 { offset = 1 }
     let parent = path?.parent?.inode.status.inode ?? directory.status.inode
@@ -224,7 +259,10 @@ final class DirectoryFile: OpenFile {
         offset = entry.cookie
       }
     }
-    try slice.store(output.bytes)
+    do throws(Errno) { try slice.store(output.bytes) } catch {
+      offset = start
+      throw error
+    }
     return output.bytes.count
   }
 }

@@ -16,7 +16,7 @@ import VFS
     host = machine
     frames = FakeFrames()
     ProcessTable.reset()
-    MountTable.mounts = []
+    MountTable.reset()
     first = try ProcessTable.createProcess(parent: nil, block: Self.block())
     Self.enter(first)
     let root = TemporaryFileSystem.makeRoot()

@@ -53,7 +53,7 @@ public final class MessageQueue: SystemVObject {
 
 /// msgget(2), msgsnd(2), msgrcv(2), msgctl(2).
 public enum MessageQueues {
-  nonisolated(unsafe) private static var queues = SystemVTable<MessageQueue>(maximum: 32000)
+  nonisolated(unsafe) static var queues = SystemVTable<MessageQueue>(maximum: 32000)
   private static let maximumMessage = 8192
   private static var noWait: UInt32 { 0o4000 }
 

@@ -90,6 +90,8 @@ struct SystemVTable<Object: SystemVObject> {
   private var slots: [Object?] = []
   private var sequence: Int32 = 0
   let maximum: Int
+  /// /proc/sys/kernel/{shm,msg,sem}_next_id
+  var nextIdentifier: Int32 = -1
 
   init(maximum: Int) { self.maximum = maximum }
 
@@ -125,7 +127,8 @@ struct SystemVTable<Object: SystemVObject> {
 
   /// ENOSPC.
   mutating func insert(_ object: Object) throws(Errno) {
-    var index = slots.firstIndex { $0 == nil } ?? slots.count
+    if nextIdentifier >= 0, try insert(object, wanted: nextIdentifier) { return }
+    let index = slots.firstIndex { $0 == nil } ?? slots.count
     if index == slots.count {
       guard index < maximum else { throw .noSpace }
       slots.append(nil)
@@ -133,7 +136,18 @@ struct SystemVTable<Object: SystemVObject> {
     object.identifier = sequence << 15 | Int32(index)
     sequence = (sequence + 1) & 0xffff
     slots[index] = object
-    index = 0
+  }
+
+  /// The id that /proc/sys/kernel/*_next_id asks for, -1 for none; false when it is taken: the next is any.
+  private mutating func insert(_ object: Object, wanted: Int32) throws(Errno) -> Bool {
+    nextIdentifier = -1
+    let index = Int(wanted & 0x7fff)
+    guard index < maximum else { throw .noSpace }
+    while slots.count <= index { slots.append(nil) }
+    guard slots[index] == nil else { return false }
+    object.identifier = wanted
+    slots[index] = object
+    return true
   }
 
   mutating func remove(_ object: Object) {

@@ -43,7 +43,7 @@ struct SemaphoreUndo {
 
 /// semget(2), semop(2), semctl(2).
 public enum Semaphores {
-  nonisolated(unsafe) private static var sets = SystemVTable<SemaphoreSet>(maximum: 32000)
+  nonisolated(unsafe) static var sets = SystemVTable<SemaphoreSet>(maximum: 32000)
   private static let maximumValue: Int32 = 32767
   private static let maximumPerSet = 32000
   private static let maximumOperations = 500

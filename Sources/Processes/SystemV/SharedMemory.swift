@@ -44,7 +44,7 @@ public final class SharedSegment: SystemVObject {
 
 /// shmget(2), shmat(2), shmdt(2), shmctl(2).
 public enum SharedMemory {
-  nonisolated(unsafe) private static var segments = SystemVTable<SharedSegment>(maximum: 4096)
+  nonisolated(unsafe) static var segments = SystemVTable<SharedSegment>(maximum: 4096)
   private static var isDestroyed: UInt32 { 0o1000 }
 
   /// Segments marked for destruction go with their last attachment; looked at whenever somebody asks.
