@@ -86,8 +86,8 @@ enum KernelSettings {
     kernel.add("ngroups_max", line: "65536")
     kernel.add("cap_last_cap", line: "40")
     for (name, value) in [
-      ("shmmax", "18446744073692774399"), ("shmall", "18446744073692774399"), ("shmmni", "4096"),
-      ("sem", "32000\t1024000000\t500\t32000"), ("msgmax", "8192"), ("msgmni", "32000"), ("msgmnb", "16384"),
+      ("shmmax", "18446744073692774399"), ("shmall", "18446744073692774399"),
+      ("sem", "32000\t1024000000\t500\t32000"), ("msgmax", "8192"), ("msgmnb", "16384"),
       ("overflowuid", "65534"), ("overflowgid", "65534"), ("randomize_va_space", "2"),
       ("core_pattern", "core"),
       ("core_uses_pid", "0"), ("core_pipe_limit", "0"), ("panic", "0"), ("panic_on_oops", "0"),
@@ -98,6 +98,8 @@ enum KernelSettings {
       ("tainted", "0"),
       ("watchdog", "0"), ("hung_task_timeout_secs", "120"),
     ] as [(StaticString, StaticString)] { setting(kernel, name, value) }
+    limit(kernel, "msgmni", { SystemVListing.maximumQueues }, { SystemVListing.maximumQueues = $0 })
+    limit(kernel, "shmmni", { SystemVListing.maximumSegments }, { SystemVListing.maximumSegments = $0 })
     nextIdentifier(kernel, "msg_next_id", { SystemVListing.nextMessage }, { SystemVListing.nextMessage = $0 })
     nextIdentifier(
       kernel, "sem_next_id", { SystemVListing.nextSemaphore }, { SystemVListing.nextSemaphore = $0 })

@@ -63,7 +63,10 @@ enum MountFiles {
     text.add("\nflags:\t0")
     let closes = (try? process.descriptors.closesOnExecution(descriptor)) ?? false
     text.addOctal(file.flags | (closes ? 0o2000000 : 0) | (file.flags & 0o10000000 == 0 ? 0o100000 : 0))
-    text.add("\nmnt_id:\t20\nino:\t")
+    let mount = file.path.flatMap { MountTable.mount(of: $0) }
+    text.add("\nmnt_id:\t")
+    text.add(20 + (MountTable.mounts.firstIndex { $0 === mount } ?? 0))
+    text.add("\nino:\t")
     text.add(file.inode.status.inode)
     text.endLine()
     if let signals = file as? SignalFile {

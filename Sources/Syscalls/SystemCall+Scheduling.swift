@@ -32,7 +32,10 @@ extension SystemCall {
       let other = try scheduled(int(a)).process
       guard owner(of: other) || process.credentials.effectiveUser == other.credentials.effectiveUser
       else { throw .notPermitted }
-      guard mask.contains(where: { $0 != 0 }) else { throw .invalid }
+      let isUsable = mask.enumerated().contains { place, bits in
+        (0..<8).contains { bits >> UInt8($0) & 1 != 0 && 8 * place + $0 < host.processorCount }
+      }
+      guard isUsable else { throw .invalid }
       return 0
     case 251: return try ioprio_set()
     case 252: return Int(try inputOutputTargets()[0].inputOutputPriority)
@@ -188,7 +191,7 @@ extension SystemCall {
     case 2: (one, other) = (ObjectIdentifier(first.descriptors), ObjectIdentifier(second.descriptors))
     case 3: (one, other) = (ObjectIdentifier(first.fileSystem), ObjectIdentifier(second.fileSystem))
     case 4: (one, other) = (ObjectIdentifier(first.actions), ObjectIdentifier(second.actions))
-    case 5, 6: (one, other) = (ObjectIdentifier(first), ObjectIdentifier(second))
+    case 5, 6: return 0  // Nobody has an I/O context, and undos are not shared: none is none.
     default: throw .invalid
     }
     return one == other ? 0 : one < other ? 1 : 2

@@ -44,6 +44,7 @@ extension SystemCall {
     case 1:
       return Int(try install(try UnixSocket(type: kind, protocolNumber: int(c), flags: nonblocking), flags))
     case 2:
+      if kind == 3, int(c) == 0 { throw .protocolNotSupported }
       return Int(
         try install(try InternetSocket.make(type: kind, protocolNumber: int(c), flags: nonblocking), flags))
     default: throw .addressFamilyNotSupported
@@ -53,7 +54,12 @@ extension SystemCall {
   func socketpair() throws(Errno) -> Int {
     let type = unsigned(b)
     let flags = try socketFlags(type)
-    guard int(a) == 1 else { throw int(a) == 2 ? .notSupported : .addressFamilyNotSupported }
+    guard int(a) == 1 else {
+      guard int(a) == 2 else { throw .addressFamilyNotSupported }
+      // TCP for streams, UDP for datagrams; pairs of neither.
+      let isKnown = int(c) == 0 || int(c) == (type & 0xf == 1 ? 6 : 17)
+      throw isKnown ? .notSupported : .protocolNotSupported
+    }
     let result = try UserSlice(d, 8)
     UnixSockets.prepare()
     let (first, second) = try UnixSocket.pair(

@@ -160,6 +160,7 @@ extension SystemCall {
   {
     let header = try MessageHeader(at: pointer)
     let slices = try slices(header.vectors, header.vectorCount)
+    if try UserSlice.load(pointer &+ 8, Int32(0)) < 0 { throw .invalid }
     if flags.rawValue & 0x2000 != 0 { throw .again }
     let message = try socket.receive(slices, flags: flags)
     var answer = message.flags.rawValue

@@ -154,10 +154,11 @@ extension SystemCall {
     }
     let path = try place(int(a), b, flags: unsigned(c))
     var status = ExtendedStatus(path.inode.currentStatus())
-    // STATX_ATTR_MOUNT_ROOT; mounts are named by their device.
+    // STATX_ATTR_MOUNT_ROOT; mounts have the numbers that /proc/PID/mountinfo gives them.
     status.attributesMask = 0x2000
     if MountTable.mount(at: path) != nil { status.attributes = 0x2000 }
-    status.mount = path.inode.status.device
+    let mount = MountTable.mount(of: path)
+    status.mount = UInt64(20 + (MountTable.mounts.firstIndex { $0 === mount } ?? 0))
     try UserSlice.store(status, at: e)
     return 0
   }

@@ -125,8 +125,14 @@ extension SystemCall {
     guard !slices.isEmpty else { return 0 }
     let isNonblocking = unsigned(d) & 2 != 0
     if pipe.isWritable {
-      _ = try pipe.waitForSpace(isNonblocking: isNonblocking || pipe.isNonblocking)
-      return try transfer(pipe, slices, nil, writes: true)
+      // What fits now: nobody waits for the rest.
+      var room = try pipe.waitForSpace(isNonblocking: isNonblocking || pipe.isNonblocking)
+      var parts: [UserSlice] = []
+      for slice in slices where room > 0 {
+        parts.append(slice.prefix(room))
+        room -= min(room, slice.count)
+      }
+      return try transfer(pipe, parts, nil, writes: true)
     }
     guard try pipe.waitForContents(isNonblocking: isNonblocking || pipe.isNonblocking) else { return 0 }
     return try transfer(pipe, slices, nil, writes: false)

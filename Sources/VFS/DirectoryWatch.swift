@@ -22,7 +22,7 @@ open class DirectoryWatch: FileWatcher {
     if mask & 2 != 0 { events.insert(.modify) }
     if mask & 4 != 0 { events.formUnion([.create, .movedTo]) }
     if mask & 8 != 0 { events.formUnion([.delete, .movedFrom]) }
-    if mask & 16 != 0 { events.formUnion([.movedFrom, .movedTo]) }
+    if mask & 16 != 0 { events.insert(.renamed) }
     if mask & 32 != 0 { events.insert(.attributes) }
     isRepeated = mask & 0x8000_0000 != 0
     watch?.end()
@@ -33,8 +33,6 @@ open class DirectoryWatch: FileWatcher {
   }
 
   public final func happened(_ event: FileEvent, to watch: FileWatch, name: [UInt8], cookie: UInt32) {
-    // The directory itself does not count.
-    if name.isEmpty { return }
     tell()
     if !isRepeated { remove(watch) }
   }

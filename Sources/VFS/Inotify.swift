@@ -17,6 +17,8 @@ public struct FileEvent: OptionSet, Sendable {
   public static var delete: FileEvent { FileEvent(rawValue: 0x200) }
   public static var deleteSelf: FileEvent { FileEvent(rawValue: 0x400) }
   public static var moveSelf: FileEvent { FileEvent(rawValue: 0x800) }
+  /// A name changed within its directory (kernel: FS_DN_RENAME).
+  public static var renamed: FileEvent { FileEvent(rawValue: 0x1000) }
   /// IN_ALL_EVENTS
   public static var all: FileEvent { FileEvent(rawValue: 0xfff) }
   static var unmount: FileEvent { FileEvent(rawValue: 0x2000) }
@@ -96,7 +98,7 @@ public enum FileNotification {
   static func tellMoved(_ from: Inode, _ name: [UInt8], _ to: Inode, _ newName: [UInt8], _ inode: Inode) {
     guard isWanted else { return }
     lastCookie &+= 1
-    tellEntry(.movedFrom, from, name, inode, cookie: lastCookie)
+    tellEntry(from === to ? [.movedFrom, .renamed] : .movedFrom, from, name, inode, cookie: lastCookie)
     tellEntry(.movedTo, to, newName, inode, cookie: lastCookie)
     send(inode.isDirectory ? [.moveSelf, .isDirectory] : .moveSelf, to: inode, name: [])
   }
@@ -123,7 +125,7 @@ public enum FileNotification {
     _ event: FileEvent, to inode: Inode, name: [UInt8], cookie: UInt32 = 0, isUnlinked: Bool = false
   ) {
     guard let watches = inode.watches else { return }
-    for watch in watches where watch.mask & event.rawValue & FileEvent.all.rawValue != 0 {
+    for watch in watches where watch.mask & event.rawValue & 0x1fff != 0 {
       if isUnlinked, watch.mask & 0x0400_0000 != 0 { continue }  // IN_EXCL_UNLINK
       // What happens to the watched file itself never says that it is a directory (kernel: inotify_fsnotify.c).
       let isSelf = !event.isDisjoint(with: [.deleteSelf, .moveSelf])
@@ -216,7 +218,8 @@ public final class Inotify: OpenFile, FileWatcher {
   }
 
   public func happened(_ event: FileEvent, to watch: FileWatch, name: [UInt8], cookie: UInt32) {
-    post(Event(descriptor: watch.descriptor, mask: event, cookie: cookie, name: name))
+    let mask = event.subtracting(.renamed)
+    post(Event(descriptor: watch.descriptor, mask: mask, cookie: cookie, name: name))
   }
 
   func post(_ event: Event) {

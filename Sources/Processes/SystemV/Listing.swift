@@ -79,4 +79,14 @@ public enum SystemVListing {
     get { SharedMemory.segments.nextIdentifier }
     set { SharedMemory.segments.nextIdentifier = newValue }
   }
+
+  /// /proc/sys/kernel/msgmni and shmmni: how many objects there may be.
+  public static var maximumQueues: Int {
+    get { MessageQueues.queues.maximum }
+    set { MessageQueues.queues.maximum = newValue }
+  }
+  public static var maximumSegments: Int {
+    get { SharedMemory.segments.maximum }
+    set { SharedMemory.segments.maximum = newValue }
+  }
 }

@@ -89,7 +89,8 @@ struct StructureBytes {
 struct SystemVTable<Object: SystemVObject> {
   private var slots: [Object?] = []
   private var sequence: Int32 = 0
-  let maximum: Int
+  /// /proc/sys/kernel/{shmmni,msgmni,sem}
+  var maximum: Int
   /// /proc/sys/kernel/{shm,msg,sem}_next_id
   var nextIdentifier: Int32 = -1
 
@@ -127,10 +128,11 @@ struct SystemVTable<Object: SystemVObject> {
 
   /// ENOSPC.
   mutating func insert(_ object: Object) throws(Errno) {
+    guard objects.count < maximum else { throw .noSpace }
     if nextIdentifier >= 0, try insert(object, wanted: nextIdentifier) { return }
     let index = slots.firstIndex { $0 == nil } ?? slots.count
     if index == slots.count {
-      guard index < maximum else { throw .noSpace }
+      guard index < 32768 else { throw .noSpace }
       slots.append(nil)
     }
     object.identifier = sequence << 15 | Int32(index)
@@ -142,7 +144,6 @@ struct SystemVTable<Object: SystemVObject> {
   private mutating func insert(_ object: Object, wanted: Int32) throws(Errno) -> Bool {
     nextIdentifier = -1
     let index = Int(wanted & 0x7fff)
-    guard index < maximum else { throw .noSpace }
     while slots.count <= index { slots.append(nil) }
     guard slots[index] == nil else { return false }
     object.identifier = wanted
