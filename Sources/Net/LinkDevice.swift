@@ -15,8 +15,10 @@ public struct LinkOffloads {
 public struct TransmitOffload: Equatable {
   /// Bytes of payload per segment, or 0 when the frame is not to be cut.
   public var segmentSize: UInt16 = 0
-  /// Bytes of Ethernet, IPv4 and TCP headers; meaningful with `segmentSize`.
+  /// Bytes of Ethernet, IP and TCP headers; meaningful with `segmentSize`.
   public var headerLength: UInt16 = 0
+  /// The frame is IPv6: the kind of segmentation differs.
+  public var isIPv6 = false
   /// Where in the frame the checksum begins to count.
   public var checksumStart: UInt16 = 0
   /// Where the checksum is stored, counted from `checksumStart`.
@@ -29,7 +31,7 @@ public struct TransmitOffload: Equatable {
 
 /// One Ethernet link.
 public protocol LinkDevice: AnyObject {
-  /// The largest IPv4 packet the link carries, in bytes, without the Ethernet header.
+  /// The largest IP packet the link carries, in bytes, without the Ethernet header.
   var mtu: Int { get }
   var offloads: LinkOffloads { get }
   /// Sends one Ethernet frame. The bytes are valid during the call only. A link without room drops the frame.

@@ -7,27 +7,27 @@ public import VFS
 public final class DatagramSocket: InternetSocket {
   let socket: UDPSocket
 
-  public init(flags: UInt32) {
-    socket = UDPSocket(Network.stack)
-    super.init(domain: InternetSocket.family, type: 2, protocolNumber: 17, flags: flags)
+  public init(domain: Int32 = InternetSocket.family, flags: UInt32) {
+    socket = UDPSocket(Network.stack, unbound: domain == InternetSocket.familyIPv6 ? .any : .anyIPv4)
+    super.init(domain: domain, type: 2, protocolNumber: 17, flags: flags)
     socket.observer = self
   }
 
   public override func bind(_ address: [UInt8]) throws(Errno) {
-    let endpoint = try InternetSocket.boundEndpoint(address)
+    let endpoint = try boundEndpoint(address)
     do throws(NetworkError) { try socket.bind(endpoint) } catch { throw error.number }
   }
 
   public override func connect(_ address: [UInt8]) throws(Errno) {
-    let endpoint = try InternetSocket.endpoint(address)
+    let endpoint = try peerEndpoint(address)
     do throws(NetworkError) { try socket.connect(endpoint) } catch { throw error.number }
   }
 
-  public override func name() throws(Errno) -> [UInt8] { InternetSocket.bytes(socket.local) }
+  public override func name() throws(Errno) -> [UInt8] { bytes(socket.local) }
 
   public override func peerName() throws(Errno) -> [UInt8] {
     guard socket.isConnected else { throw .notConnected }
-    return InternetSocket.bytes(socket.remote)
+    return bytes(socket.remote)
   }
 
   public override func send(
@@ -37,9 +37,11 @@ public final class DatagramSocket: InternetSocket {
     var target: Endpoint?
     if let destination, !destination.isEmpty {
       // udp(7) takes AF_UNSPEC for AF_INET here.
-      target = try InternetSocket.boundEndpoint(destination)
+      target = try peerEndpoint(destination)
+      if target == nil, !isIPv6 { target = try boundEndpoint(destination) }
       if target?.port == 0 { throw .invalid }
     }
+    let special = try datagramOptions(control)
     let total = SliceCursor.total(slices)
     let region: UnsafeMutableRawBufferPointer
     do throws(NetworkError) { region = try socket.sendRegion(total) } catch { throw error.number }
@@ -48,7 +50,7 @@ public final class DatagramSocket: InternetSocket {
       try slice.copyIn(UnsafeMutableRawBufferPointer(rebasing: region[filled..<filled + slice.count]))
       filled += slice.count
     }
-    do throws(NetworkError) { try socket.commitSend(total, to: target, now: now) } catch {
+    do throws(NetworkError) { try socket.commitSend(total, to: target, with: special, now: now) } catch {
       throw error.number
     }
     Network.settle()
@@ -68,7 +70,10 @@ public final class DatagramSocket: InternetSocket {
     }
     message.count = flags.contains(.truncated) ? datagram.payload.count : copied
     if copied < datagram.payload.count { message.flags.insert(.truncated) }
-    message.address = InternetSocket.bytes(datagram.source)
+    message.address = bytes(datagram.source)
+    message.control.items = packetInformation(
+      from: datagram.source.address, to: datagram.destination.address, datagram.timeToLive,
+      datagram.trafficClass)
     if !flags.contains(.peek) { socket.removeFirstDatagram() }
     return message
   }
@@ -104,11 +109,13 @@ public final class DatagramSocket: InternetSocket {
   }
 
   public override func released() {
+    leaveGroups()
     socket.close()
     if !queue.isEmpty { queue.wake() }
   }
 
   override func takeError() -> Errno? { socket.takeError()?.number }
+  override var isBound: Bool { socket.local.port != 0 }
   override var readableBytes: Int { socket.readableBytes }
 
   override func optionsChanged() {
@@ -116,6 +123,13 @@ public final class DatagramSocket: InternetSocket {
     socket.options.reusePort = options.reusePort
     socket.options.broadcast = options.broadcast
     socket.options.timeToLive = options.timeToLive
+    socket.options.hopLimit = options.hopLimit
+    socket.options.multicastTimeToLive = options.multicastTimeToLive
+    socket.options.multicastHopLimit = options.multicastHopLimit
+    socket.options.loopsMulticast = options.loopsMulticast
+    socket.options.typeOfService = UInt8(truncatingIfNeeded: options.typeOfService)
+    socket.options.trafficClass = UInt8(truncatingIfNeeded: options.trafficClass)
+    socket.options.onlyIPv6 = options.onlyIPv6
     socket.options.receiveLimit = max(2304, Int(options.receiveBuffer))
   }
 }

@@ -21,9 +21,25 @@ enum InterfaceRequest {
     case 0x8912: try list(argument)
     case 0x8910: try tellName(argument)
     case 0x8913, 0x8915, 0x8919, 0x891b, 0x8921, 0x8927, 0x8933: try tell(request, argument)
+    // SIOCSIF… and SIOCADDRT…: the interfaces are as the host set them up.
+    case 0x8914, 0x8916, 0x891a, 0x891c, 0x8922, 0x8924, 0x890b, 0x890c: throw .notPermitted
     default: throw .notTerminal
     }
     return 0
+  }
+
+  static func exists(_ index: Int32) -> Bool { index == 1 || (index == 2 && Network.interface != nil) }
+
+  static func name(_ index: Int32) -> [UInt8] { index == 1 ? loopbackName : linkName }
+
+  /// The interface a program names, 0 for the empty name (SO_BINDTODEVICE). ENODEV.
+  static func index(named value: UserSlice) throws(Errno) -> Int32 {
+    let bytes = try value.prefix(min(value.count, 16)).bytes()
+    let name = Array(bytes[..<(bytes.firstIndex(of: 0) ?? bytes.count)])
+    if name.isEmpty { return 0 }
+    if name == loopbackName { return 1 }
+    guard name == linkName, exists(2) else { throw .operationNotOnDevice }
+    return 2
   }
 
   private static func address(link: Bool) -> UInt32 {
@@ -31,7 +47,8 @@ enum InterfaceRequest {
   }
 
   private static func bytes(address: UInt32) -> [UInt8] {
-    InternetSocket.bytes(Endpoint(IPv4Address(rawValue: address), 0))
+    InternetSocket.bytes(
+      Endpoint(IPAddress(IPv4Address(rawValue: address)), 0), domain: InternetSocket.family)
   }
 
   private static func padded(_ name: [UInt8], _ count: Int) -> [UInt8] {
@@ -43,7 +60,8 @@ enum InterfaceRequest {
     let room = Int(try UserSlice.load(argument, Int32(0)))
     let target = try UserSlice.load(argument &+ 8, UInt(0))
     var entries = padded(loopbackName, 16) + padded(bytes(address: address(link: false)), size - 16)
-    if Network.interface != nil {
+    // Interfaces without an IPv4 address are not listed (netdevice(7)).
+    if Network.interface != nil, !Network.stack.address.isAny {
       entries += padded(linkName, 16) + padded(bytes(address: address(link: true)), size - 16)
     }
     var count = entries.count
@@ -56,7 +74,7 @@ enum InterfaceRequest {
 
   private static func tellName(_ argument: UInt) throws(Errno) {
     let index = try UserSlice.load(argument &+ 16, Int32(0))
-    guard index == 1 || (index == 2 && Network.interface != nil) else { throw .operationNotOnDevice }
+    guard exists(index) else { throw .operationNotOnDevice }
     try UserSlice(argument, 16).store(padded(index == 1 ? loopbackName : linkName, 16))
   }
 
@@ -67,6 +85,9 @@ enum InterfaceRequest {
     guard isLink || name == loopbackName else { throw .operationNotOnDevice }
     let prefix = isLink ? min(max(Network.prefixLength, 0), 32) : 8
     let mask = prefix == 0 ? 0 : UInt32.max << UInt32(32 - prefix)
+    if isLink, Network.stack.address.isAny, request == 0x8915 || request == 0x8919 || request == 0x891b {
+      throw .addressNotAvailable
+    }
     let answer: [UInt8]
     switch request {
     // IFF_UP | IFF_RUNNING with IFF_LOOPBACK or IFF_BROADCAST | IFF_MULTICAST.

@@ -17,6 +17,25 @@ struct InternetOptions {
   var hasSetSendBuffer = false
   var priority: Int32 = 0
   var timeToLive: UInt8 = 64
+  var hopLimit: UInt8 = 64
+  var multicastTimeToLive: UInt8 = 1
+  var multicastHopLimit: UInt8 = 1
+  var loopsMulticast = true
+  var trafficClass: Int32 = 0
+  /// IPV6_V6ONLY; the default is /proc/sys/net/ipv6/bindv6only.
+  var onlyIPv6 = false
+  /// Ancillary data that recvmsg(2) gives: IP_PKTINFO and IPV6_RECVPKTINFO, IP_RECVTTL and IPV6_RECVHOPLIMIT,
+  /// IP_RECVTOS and IPV6_RECVTCLASS.
+  var tellsPacketInfo = false
+  var tellsTimeToLive = false
+  var tellsTypeOfService = false
+  var tellsPacketInfoIPv6 = false
+  var tellsHopLimit = false
+  var tellsTrafficClass = false
+  /// SO_BINDTODEVICE: 1 for lo, 2 for eth0, 0 for neither.
+  var boundInterface: Int32 = 0
+  /// IP_MTU_DISCOVER, IP_RECVERR and their like, kept to be told again.
+  var kept: [(level: Int32, option: Int32, value: Int32)] = []
   var typeOfService: Int32 = 0
   var quickAcknowledges: Int32 = 1
   var deferSeconds: Int32 = 0
@@ -28,6 +47,10 @@ extension InternetSocket {
   final func option(level: Int32, _ option: Int32) throws(Errno) -> [UInt8] {
     switch level {
     case 0: return try addressOption(option)
+    case 41 where isIPv6: return try optionIPv6(option)
+    case 58, 255:
+      guard let socket = self as? RawInternetSocket else { throw .noProtocolOption }
+      return try socket.rawOption(level: level, option)
     case 1: return try socketOption(option)
     case 6:
       guard let socket = self as? TCPSocket else { throw .notSupported }
@@ -52,6 +75,8 @@ extension InternetSocket {
     case 15: return flag(options.reusePort)
     case 18: return Socket.bytes(options.receiveLowWater)
     case 19: return Socket.bytes(1)
+    case 25:  // SO_BINDTODEVICE
+      return options.boundInterface == 0 ? [] : InterfaceRequest.name(options.boundInterface) + [0]
     case 20, 66: return InternetSocket.time(receiveTimeout)
     case 21, 67: return InternetSocket.time(sendTimeout)
     case 30: return flag(isListening)
@@ -74,19 +99,44 @@ extension InternetSocket {
   }
 
   private func addressOption(_ option: Int32) throws(Errno) -> [UInt8] {
+    func flag(_ value: Bool) -> [UInt8] { Socket.bytes(value ? 1 : 0) }
     switch option {
     case 1: return Socket.bytes(options.typeOfService)
     case 2: return Socket.bytes(Int32(options.timeToLive))
-    case 10, 14: return Socket.bytes(option == 10 ? 1 : Int32(Network.interface?.mtu ?? 65536))
-    case 3, 6, 7, 8, 11, 12, 13, 15, 19, 20, 24, 34, 49: return Socket.bytes(0)
-    case 33: return Socket.bytes(1)
+    case 3: return flag((self as? RawInternetSocket)?.socket.includesHeader ?? false)
+    case 8: return flag(options.tellsPacketInfo)
+    case 12: return flag(options.tellsTimeToLive)
+    case 13: return flag(options.tellsTypeOfService)
+    case 10: return Socket.bytes(kept(0, 10) ?? 1)
+    case 14: return Socket.bytes(Int32(Network.interface?.mtu ?? 65536))
+    case 4: return []
+    case 32: return [0, 0, 0, 0]
+    case 33: return Socket.bytes(Int32(options.multicastTimeToLive))
+    case 34: return flag(options.loopsMulticast)
+    case 49: return Socket.bytes(kept(0, 49) ?? 1)
+    case 6, 7, 11, 15, 19, 20, 21, 22, 23, 24, 50, 51: return Socket.bytes(kept(0, option) ?? 0)
     default: throw .noProtocolOption
     }
+  }
+
+  /// What an option that changes nothing here was set to.
+  final func kept(_ level: Int32, _ option: Int32) -> Int32? {
+    for entry in options.kept where entry.level == level && entry.option == option { return entry.value }
+    return nil
+  }
+
+  final func keep(_ level: Int32, _ option: Int32, _ value: Int32) {
+    options.kept.removeAll { $0.level == level && $0.option == option }
+    options.kept.append((level, option, value))
   }
 
   final func set(level: Int32, option: Int32, _ value: UserSlice) throws(Errno) {
     switch level {
     case 0: try setAddressOption(option, value)
+    case 41 where isIPv6: try setOptionIPv6(option, value)
+    case 58, 255:
+      guard let socket = self as? RawInternetSocket else { throw .noProtocolOption }
+      try socket.setRawOption(level: level, option, value)
     case 1: try setSocketOption(option, value)
     case 6:
       guard let socket = self as? TCPSocket else { throw .noProtocolOption }
@@ -113,7 +163,8 @@ extension InternetSocket {
     case 20, 66: return receiveTimeout = try InternetSocket.timeout(value)
     case 21, 67: return sendTimeout = try InternetSocket.timeout(value)
     case 13: return try setLinger(value)
-    case 25, 26, 27: return  // SO_BINDTODEVICE, SO_ATTACH_FILTER, SO_DETACH_FILTER
+    case 25: return options.boundInterface = try InterfaceRequest.index(named: value)
+    case 26, 27: return  // SO_ATTACH_FILTER, SO_DETACH_FILTER
     default: break
     }
     let number = try InternetSocket.number(value)
@@ -166,8 +217,9 @@ extension InternetSocket {
 
   private func setAddressOption(_ option: Int32, _ value: UserSlice) throws(Errno) {
     switch option {
-    // Memberships and sources of multicast groups: there is no group to join on the links we have.
-    case 32, 35...40: return
+    case 32, 35, 36, 39...42, 45: return try setMembership(option, value)
+    case 37, 38: throw .addressNotAvailable  // IP_UNBLOCK_SOURCE, IP_BLOCK_SOURCE: no sources are filtered
+    case 4: return  // IP_OPTIONS
     default: break
     }
     guard value.count >= 1 else { throw .invalid }
@@ -178,7 +230,17 @@ extension InternetSocket {
       guard number == -1 || (1...255).contains(number) else { throw .invalid }
       options.timeToLive = number == -1 ? 64 : UInt8(number)
       (self as? TCPSocket)?.tcpOptions.timeToLive = options.timeToLive
-    case 6, 7, 8, 10, 11, 12, 13, 15, 19, 20, 24, 33, 34, 49, 50: break
+    case 3:
+      guard let raw = self as? RawInternetSocket, !raw.socket.isPing else { throw .noProtocolOption }
+      raw.socket.includesHeader = number != 0
+    case 8: options.tellsPacketInfo = number != 0
+    case 12: options.tellsTimeToLive = number != 0
+    case 13: options.tellsTypeOfService = number != 0
+    case 33:
+      guard type != 1, number >= -1, number <= 255 else { throw .invalid }
+      options.multicastTimeToLive = number == -1 ? 1 : UInt8(number)
+    case 34: options.loopsMulticast = number != 0
+    case 6, 7, 10, 11, 15, 19...24, 49, 50, 51: keep(0, option, number)
     default: throw .noProtocolOption
     }
   }

@@ -8,23 +8,39 @@ public import VFS
 public class InternetSocket: Socket, SocketObserver {
   /// AF_INET, AF_INET6
   public static var family: Int32 { 2 }
+  public static var familyIPv6: Int32 { 10 }
 
   let queue = WaitQueue()
   /// Nanoseconds, 0 for ever.
   var receiveTimeout: UInt64 = 0
   var sendTimeout: UInt64 = 0
   var options = InternetOptions()
+  /// Multicast groups joined, left again when the socket goes.
+  var memberships: [IPAddress] = []
 
-  /// socket(2) with AF_INET. ESOCKTNOSUPPORT, EPROTONOSUPPORT; EPERM for raw sockets.
-  public static func make(type: Int32, protocolNumber: Int32, flags: UInt32) throws(Errno) -> InternetSocket {
+  /// socket(2) with AF_INET or AF_INET6. `mayUseRaw`: the caller has CAP_NET_RAW. ESOCKTNOSUPPORT, EPROTONOSUPPORT,
+  /// EPERM.
+  public static func make(
+    domain: Int32, type: Int32, protocolNumber: Int32, flags: UInt32, mayUseRaw: Bool
+  ) throws(Errno) -> InternetSocket {
+    let ping: Int32 = domain == familyIPv6 ? 58 : 1
     switch (type, protocolNumber) {
-    case (1, 0), (1, 6): return TCPSocket(flags: flags)
-    case (2, 0), (2, 17): return DatagramSocket(flags: flags)
+    case (1, 0), (1, 6): return TCPSocket(domain: domain, flags: flags)
+    case (2, 0), (2, 17): return DatagramSocket(domain: domain, flags: flags)
+    case (2, ping):
+      return RawInternetSocket(domain: domain, protocolNumber: ping, isPing: true, flags: flags)
     case (1, _), (2, _): throw .protocolNotSupported
-    case (3, _): throw .notPermitted
+    case (3, 1...255):
+      guard mayUseRaw else { throw .notPermitted }
+      return RawInternetSocket(domain: domain, protocolNumber: protocolNumber, isPing: false, flags: flags)
+    case (3, _): throw mayUseRaw ? .protocolNotSupported : .notPermitted
     default: throw .socketTypeNotSupported
     }
   }
+
+  final var isIPv6: Bool { domain == InternetSocket.familyIPv6 }
+  /// The address of a socket that is not bound.
+  final var unboundAddress: IPAddress { isIPv6 ? .any : .anyIPv4 }
 
   var now: UInt64 { host.monotonicNanoseconds }
 
@@ -35,11 +51,11 @@ public class InternetSocket: Socket, SocketObserver {
 
   public final override var waitQueue: WaitQueue? { queue }
 
-  public final override func getOption(level: Int32, option: Int32) throws(Errno) -> [UInt8] {
+  public override func getOption(level: Int32, option: Int32) throws(Errno) -> [UInt8] {
     try self.option(level: level, option)
   }
 
-  public final override func setOption(level: Int32, option: Int32, _ value: UserSlice) throws(Errno) {
+  public override func setOption(level: Int32, option: Int32, _ value: UserSlice) throws(Errno) {
     try set(level: level, option: option, value)
   }
 
@@ -60,43 +76,13 @@ public class InternetSocket: Socket, SocketObserver {
     }
   }
 
-  // MARK: Addresses
-
-  /// The endpoint of a struct sockaddr_in; nil for AF_UNSPEC. EINVAL, EAFNOSUPPORT.
-  static func endpoint(_ address: [UInt8]) throws(Errno) -> Endpoint? {
-    guard address.count >= 2 else { throw .invalid }
-    let family = Int32(address[0]) | Int32(address[1]) << 8
-    if family == 0 { return nil }
-    guard family == InternetSocket.family else { throw .addressFamilyNotSupported }
-    guard address.count >= 16 else { throw .invalid }
-    let port = UInt16(address[2]) << 8 | UInt16(address[3])
-    return Endpoint(IPv4Address(address[4], address[5], address[6], address[7]), port)
-  }
-
-  /// struct sockaddr_in.
-  static func bytes(_ endpoint: Endpoint) -> [UInt8] {
-    let address = endpoint.address.rawValue
-    return [
-      2, 0, UInt8(truncatingIfNeeded: endpoint.port >> 8), UInt8(truncatingIfNeeded: endpoint.port),
-      UInt8(truncatingIfNeeded: address >> 24), UInt8(truncatingIfNeeded: address >> 16),
-      UInt8(truncatingIfNeeded: address >> 8), UInt8(truncatingIfNeeded: address), 0, 0, 0, 0, 0, 0, 0, 0,
-    ]
-  }
-
-  /// The endpoint to bind to: bind(2) takes AF_UNSPEC for AF_INET when the address is any.
-  static func boundEndpoint(_ address: [UInt8]) throws(Errno) -> Endpoint {
-    if let endpoint = try endpoint(address) { return endpoint }
-    guard address.count >= 16, address[4...7].allSatisfy({ $0 == 0 }) else {
-      throw .addressFamilyNotSupported
-    }
-    return Endpoint(.any, UInt16(address[2]) << 8 | UInt16(address[3]))
-  }
-
   // MARK: What the kinds differ in
 
   /// SO_ERROR.
   func takeError() -> Errno? { nil }
   var isListening: Bool { false }
+  /// Has an address of its own.
+  var isBound: Bool { false }
   /// Hands changed options to the stack.
   func optionsChanged() {}
   /// FIONREAD and SIOCOUTQ, in bytes.

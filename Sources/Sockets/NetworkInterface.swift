@@ -20,8 +20,8 @@ public final class NetworkInterface: LinkDevice, DeviceDriver {
   /// virtio 1.2, 5.1.6: without `num_buffers`, as tap devices have it.
   private static let tapHeader = 10
   private static let streamHeader = 4
-  /// Ethernet header, the largest IPv4 packet, and one of the headers above.
-  private static let largestFrame = 14 + 65535
+  /// Ethernet header, the largest IP packet, and one of the headers above.
+  private static let largestFrame = 14 + 40 + 65535
   private static let batch = 64
   private static let inputCapacity = 256 << 10
   /// Frames that the host has not taken yet; beyond this they are dropped, as a full link does.
@@ -156,7 +156,8 @@ public final class NetworkInterface: LinkDevice, DeviceDriver {
     case .tap:
       var header: [10 of UInt8] = .init(repeating: 0)
       header[0] = offload.needsChecksum ? 1 : 0
-      header[1] = offload.segmentSize > 0 ? 1 : 0  // VIRTIO_NET_HDR_GSO_TCPV4
+      // VIRTIO_NET_HDR_GSO_TCPV6, _TCPV4 or _NONE
+      header[1] = offload.segmentSize == 0 ? 0 : offload.isIPv6 ? 4 : 1
       put(offload.headerLength, 2, &header)
       put(offload.segmentSize, 4, &header)
       put(offload.checksumStart, 6, &header)

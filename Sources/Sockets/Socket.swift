@@ -30,6 +30,18 @@ public struct SocketCredentials {
   }
 }
 
+/// One piece of ancillary data of a protocol (struct cmsghdr and what follows it).
+public struct SocketControlItem {
+  public var level: Int32
+  public var type: Int32
+  public var data: [UInt8]
+  public init(level: Int32, type: Int32, data: [UInt8]) {
+    self.level = level
+    self.type = type
+    self.data = data
+  }
+}
+
 /// Ancillary data, decoded (cmsg(3)).
 public struct SocketControl {
   /// SCM_RIGHTS. A received file carries one reference, which the receiver's descriptor takes over or `discard`
@@ -37,9 +49,11 @@ public struct SocketControl {
   public var files: [OpenFile] = []
   /// SCM_CREDENTIALS.
   public var credentials: SocketCredentials?
+  /// What ip(7), ipv6(7) and packet(7) sockets give and take.
+  public var items: [SocketControlItem] = []
   public init() {}
 
-  public var isEmpty: Bool { files.isEmpty && credentials == nil }
+  public var isEmpty: Bool { files.isEmpty && credentials == nil && items.isEmpty }
 
   /// Lets go of files that nobody received.
   public func discard() {

@@ -17,14 +17,14 @@ public final class TCPSocket: InternetSocket {
   var isCorkedByMore = false
   private var isReleased = false
 
-  public init(flags: UInt32) {
-    super.init(domain: InternetSocket.family, type: 1, protocolNumber: 6, flags: flags)
+  public init(domain: Int32 = InternetSocket.family, flags: UInt32) {
+    super.init(domain: domain, type: 1, protocolNumber: 6, flags: flags)
   }
 
-  private init(_ connection: TCPConnection, flags: UInt32) {
+  private init(_ connection: TCPConnection, domain: Int32, flags: UInt32) {
     self.connection = connection
     tcpOptions = connection.options
-    super.init(domain: InternetSocket.family, type: 1, protocolNumber: 6, flags: flags)
+    super.init(domain: domain, type: 1, protocolNumber: 6, flags: flags)
     connection.observer = self
   }
 
@@ -34,11 +34,12 @@ public final class TCPSocket: InternetSocket {
   }
 
   override var isListening: Bool { listener != nil }
+  override var isBound: Bool { reservation != nil || connection != nil }
 
   // MARK: Binding and listening
 
   public override func bind(_ address: [UInt8]) throws(Errno) {
-    let endpoint = try InternetSocket.boundEndpoint(address)
+    let endpoint = try boundEndpoint(address)
     guard reservation == nil, listener == nil, connection == nil else { throw .invalid }
     try reserve(endpoint)
   }
@@ -46,14 +47,15 @@ public final class TCPSocket: InternetSocket {
   private func reserve(_ endpoint: Endpoint) throws(Errno) {
     do throws(NetworkError) {
       reservation = try Network.stack.reserveTCP(
-        endpoint, reuseAddress: options.reuseAddress, reusePort: options.reusePort)
+        endpoint, reuseAddress: options.reuseAddress, reusePort: options.reusePort,
+        onlyIPv6: options.onlyIPv6)
     } catch { throw error.number }
   }
 
   public override func listen(backlog: Int) throws(Errno) {
     if let listener { return listener.setBacklog(backlog) }
     guard connection == nil else { throw .invalid }
-    if reservation == nil { try reserve(.any) }
+    if reservation == nil { try reserve(Endpoint(unboundAddress, 0)) }
     guard let reservation else { throw .invalid }
     do throws(NetworkError) {
       let listener = try Network.stack.listen(reservation, backlog: backlog, options: tcpOptions)
@@ -72,7 +74,7 @@ public final class TCPSocket: InternetSocket {
         if error != .wouldBlock { throw error.number }
       }
       if let accepted {
-        let socket = TCPSocket(accepted, flags: flags)
+        let socket = TCPSocket(accepted, domain: domain, flags: flags)
         socket.options = options
         Network.settle()
         return socket
@@ -85,7 +87,7 @@ public final class TCPSocket: InternetSocket {
   // MARK: Connecting
 
   public override func connect(_ address: [UInt8]) throws(Errno) {
-    guard let target = try InternetSocket.endpoint(address) else { return disconnect() }
+    guard let target = try peerEndpoint(address) else { return disconnect() }
     guard listener == nil else { throw .isConnected }
     if let connection {
       guard isConnectPending else { throw .isConnected }
@@ -139,12 +141,12 @@ public final class TCPSocket: InternetSocket {
   // MARK: Names
 
   public override func name() throws(Errno) -> [UInt8] {
-    InternetSocket.bytes(connection?.local ?? listener?.local ?? reservation?.endpoint ?? .any)
+    bytes(connection?.local ?? listener?.local ?? reservation?.endpoint ?? Endpoint(unboundAddress, 0))
   }
 
   public override func peerName() throws(Errno) -> [UInt8] {
     guard let connection, connection.isConnected else { throw .notConnected }
-    return InternetSocket.bytes(connection.remote)
+    return bytes(connection.remote)
   }
 
   // MARK: The end

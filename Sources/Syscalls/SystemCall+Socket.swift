@@ -43,19 +43,30 @@ extension SystemCall {
     switch int(a) {
     case 1:
       return Int(try install(try UnixSocket(type: kind, protocolNumber: int(c), flags: nonblocking), flags))
-    case 2:
+    case 2, 10:
       if kind == 3, int(c) == 0 { throw .protocolNotSupported }
-      return Int(
-        try install(try InternetSocket.make(type: kind, protocolNumber: int(c), flags: nonblocking), flags))
+      let socket = try InternetSocket.make(
+        domain: int(a), type: kind, protocolNumber: int(c), flags: nonblocking, mayUseRaw: mayUseRaw)
+      return Int(try install(socket, flags))
+    case 16:
+      let socket = try NetlinkSocket(type: kind, protocolNumber: int(c), flags: nonblocking)
+      return Int(try install(socket, flags))
+    case 17:
+      guard mayUseRaw else { throw .notPermitted }
+      let socket = try LinkSocket(type: kind, protocolNumber: int(c), flags: nonblocking)
+      return Int(try install(socket, flags))
     default: throw .addressFamilyNotSupported
     }
   }
+
+  /// CAP_NET_RAW (capabilities(7)).
+  private var mayUseRaw: Bool { process.capabilities.effective & 1 << 13 != 0 }
 
   func socketpair() throws(Errno) -> Int {
     let type = unsigned(b)
     let flags = try socketFlags(type)
     guard int(a) == 1 else {
-      guard int(a) == 2 else { throw .addressFamilyNotSupported }
+      guard int(a) == 2 || int(a) == 10 else { throw .addressFamilyNotSupported }
       // TCP for streams, UDP for datagrams; pairs of neither.
       let isKnown = int(c) == 0 || int(c) == (type & 0xf == 1 ? 6 : 17)
       throw isKnown ? .notSupported : .protocolNotSupported

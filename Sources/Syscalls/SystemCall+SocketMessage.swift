@@ -113,6 +113,11 @@ extension SystemCall {
       let type = SystemCall.word(bytes, place + 12)
       if level == 1, socket.domain == 1 {
         try decode(type, Array(bytes[place + 16..<place + length]), &result)
+      } else if level == 0 || level == 41 {
+        result.items.append(
+          SocketControlItem(
+            level: Int32(bitPattern: level), type: Int32(bitPattern: type),
+            data: Array(bytes[place + 16..<place + length])))
       }
       place += (length + 7) & ~7
     }
@@ -212,6 +217,15 @@ extension SystemCall {
         if numbers.count % 2 != 0 { bytes += [0, 0, 0, 0] }
       }
     }
+    for item in control.items {
+      let length = 16 + item.data.count
+      guard bytes.count + length <= room else {
+        answer |= MessageFlags.controlTruncated.rawValue
+        break
+      }
+      bytes += controlHeader(length, level: item.level, type: item.type) + item.data
+      while bytes.count % 8 != 0 { bytes.append(0) }
+    }
     used = min(bytes.count, room)
     do throws(Errno) {
       if used > 0 { try UserSlice(header.control, used).store(Array(bytes[..<used])) }
@@ -223,9 +237,9 @@ extension SystemCall {
     return used
   }
 
-  /// struct cmsghdr of SOL_SOCKET.
-  private func controlHeader(_ length: Int, type: Int32) -> [UInt8] {
-    Socket.bytes(Int32(length)) + Socket.bytes(0) + Socket.bytes(1) + Socket.bytes(type)
+  /// struct cmsghdr; level 1 is SOL_SOCKET.
+  private func controlHeader(_ length: Int, level: Int32 = 1, type: Int32) -> [UInt8] {
+    Socket.bytes(Int32(length)) + Socket.bytes(0) + Socket.bytes(level) + Socket.bytes(type)
   }
 
   /// The descriptors of the first `most` files; each takes over its file's reference, the rest are let go.

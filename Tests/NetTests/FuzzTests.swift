@@ -188,4 +188,91 @@ import Testing
     frame.replaceSubrange(
       14..<34, with: Frames.withChecksum(Array(frame[14..<24] + [0, 0] + frame[26..<34]), at: 10))
   }
+
+  /// IPv6 conversations, discovery and memberships, to begin mutations from.
+  private func recordedIPv6() throws -> [[UInt8]] {
+    let simulation = Simulation(seed: 6)
+    var frames = [Frames.advertisement(), Frames.advertisement(valid: 1, preferred: 1, router: 0)]
+    simulation.filter = { _, bytes in
+      if bytes.count > 54, bytes[12] == 0x86, frames.count < 300 { frames.append(bytes) }
+      return false
+    }
+    simulation.enableIPv6()
+    try simulation.a.join(IPAddress(high: 0xFF05 << 48, low: 7), now: simulation.now)
+    let (client, server, _) = try simulation.connectedPair(to: Simulation.localB)
+    _ = try write(randomBytes(30_000, 1)[...], to: client, now: simulation.now)
+    _ = try write(randomBytes(30_000, 2)[...], to: server, now: simulation.now)
+    let udp = UDPSocket(simulation.b)
+    try randomBytes(8000, 3).withUnsafeBytes {
+      try udp.send($0, to: Endpoint(Simulation.localA, 53), now: simulation.now)
+    }
+    simulation.run(3000)
+    return frames
+  }
+
+  @Test("no IPv6 frame crashes the stack, and what it keeps stays bounded")
+  func hostileIPv6() throws {
+    let corpus = try recordedIPv6()
+    let device = SimulatedDevice()
+    let stack = NetworkStack(
+      device: device, macAddress: MACAddress(rawValue: 0x0200_0000_000B), randomSeed: 9)
+    var now: UInt64 = 1_000_000_000
+    stack.enableIPv6(now: now)
+    for _ in 0..<2 {
+      stack.poll(now: now)
+      now += 3_000_000_000
+    }
+    stack.poll(now: now)
+    let listener = try stack.listen(try stack.reserveTCP(Endpoint(.any, 80)), backlog: 16)
+    let udp = UDPSocket(stack)
+    try udp.bind(Endpoint(.any, 53))
+    let raw = RawSocket(stack, isIPv6: true, kind: 58)
+    let packets = PacketSocket(stack, isCooked: false, etherType: PacketSocket.everyType)
+    var random = RandomSource(seed: 99)
+    var answered = 0
+    for round in 0..<Self.frameCount {
+      var frame = corpus[random.below(corpus.count)]
+      for _ in 0..<random.below(4) {
+        let place =
+          random.below(2) == 0 ? random.below(frame.count) : 14 + random.below(min(frame.count - 14, 90))
+        switch random.below(6) {
+        case 0: frame[place] = UInt8(truncatingIfNeeded: random.next())
+        case 1: frame[place] ^= 1 << UInt8(random.below(8))
+        case 2: frame.removeLast(random.below(min(frame.count - 60, 60) + 1))
+        case 3: frame.append(contentsOf: randomBytes(random.below(50), random.next()))
+        case 4: frame[20] = [0, 43, 44, 58, 60, 6, 17, 59][random.below(8)]
+        default: frame.insert(contentsOf: [58, 0, 1, 4, 0, 0, 0, 0], at: min(54, frame.count))
+        }
+        if frame.count < 60 { frame += [UInt8](repeating: 0, count: 60 - frame.count) }
+      }
+      if random.below(4) != 0 {
+        // To the stack under attack, with the length that it has now.
+        if frame[38] != 0xFF { frame.replaceSubrange(38..<54, with: Frames.bytes(Simulation.localB)) }
+        frame[18] = UInt8((frame.count - 54) >> 8)
+        frame[19] = UInt8((frame.count - 54) & 255)
+      }
+      frame.withUnsafeBytes { stack.receive(frame: $0, checksumValidated: random.below(8) != 0, now: now) }
+      now += UInt64(random.below(1_000_000))
+      if round % 16 == 0 { stack.poll(now: now) }
+      answered += device.sent.count
+      device.sent.removeAll(keepingCapacity: true)
+      if round % 64 == 0 {
+        while let connection = try? listener.accept() { connection.close(now: now) }
+        while (try? udp.firstDatagram()) != nil { udp.removeFirstDatagram() }
+        while (try? raw.firstPacket()) != nil { raw.removeFirstPacket() }
+        while (try? packets.firstFrame()) != nil { packets.removeFirstFrame() }
+      }
+    }
+    #expect(answered > 1000)
+    #expect(stack.interfaceAddresses.count <= 16 && stack.defaultRouters.count <= 8)
+    #expect(stack.neighbourEntries.count <= 1024)
+    for _ in 0..<10_000 {
+      now += 1_000_000_000
+      stack.poll(now: now)
+      device.sent.removeAll(keepingCapacity: true)
+    }
+    while let connection = try? listener.accept() { connection.close(now: now) }
+    stack.poll(now: now + 1)
+    #expect(stack.connectionCount == 0)
+  }
 }

@@ -131,11 +131,11 @@ final class Simulation {
 
   /// A connection from A to a listener on B's port, both ends established.
   func connectedPair(
-    port: UInt16 = 80, _ options: TCPOptions = TCPOptions()
+    to address: IPAddress = IPAddress(addressB), port: UInt16 = 80, _ options: TCPOptions = TCPOptions()
   ) throws -> (client: TCPConnection, server: TCPConnection, listener: TCPListener) {
     let listener = try b.listen(try b.reserveTCP(Endpoint(.any, port)), backlog: 8, options: options)
     let client = TCPConnection(a, options)
-    try client.connect(to: Endpoint(Self.addressB, port), from: nil, now: now)
+    try client.connect(to: Endpoint(address, port), from: nil, now: now)
     guard run(until: { listener.isReadable && client.state == .established }) else {
       throw NetworkError.timedOut
     }

@@ -14,7 +14,8 @@ struct LoopbackQueue {
   private var queuedBytes = 0
 
   private static let smallSize = 2048
-  private static let largeSize = 65536
+  // An IPv6 header and the largest payload.
+  private static let largeSize = 65536 + 64
   private static let limit = 32 << 20
   private static let spares = 64
 

@@ -1,6 +1,7 @@
-/// What is known of one address on the link (RFC 826, RFC 1122 section 2.3.2).
+/// What is known of one address on the link (RFC 826, RFC 1122 section 2.3.2; RFC 4861 section 5.1). Both
+/// families share the table; ARP and neighbour discovery fill it.
 final class Neighbour {
-  let address: IPv4Address
+  let address: IPAddress
   var mac = MACAddress(rawValue: 0)
   var isResolved = false
   /// When resolved: ask again after this. When not: next request or failure.
@@ -15,7 +16,7 @@ final class Neighbour {
   static let waitingLimit = 8
   static let limit = 1024
 
-  init(_ address: IPv4Address, _ deadline: UInt64) {
+  init(_ address: IPAddress, _ deadline: UInt64) {
     self.address = address
     self.deadline = deadline
   }
@@ -35,18 +36,22 @@ final class Neighbour {
 
 extension NetworkStack {
   /// The Ethernet address for a next hop; nil when it must be asked for, and the frame waits.
-  func linkAddress(_ hop: IPv4Address, _ offload: TransmitOffload, _ length: Int, _ now: UInt64)
-    -> MACAddress?
+  func linkAddress(_ hop: IPAddress, _ offload: TransmitOffload, _ length: Int, _ now: UInt64) -> MACAddress?
   {
     if isBroadcast(hop) { return .broadcast }
-    if hop.isMulticast { return MACAddress(rawValue: 0x0100_5E00_0000 | UInt64(hop.rawValue & 0x7F_FFFF)) }
-    let bytes = UnsafeRawBufferPointer(start: frame, count: length)
+    if hop.isMulticast {
+      // RFC 1112 section 6.4 and RFC 2464 section 7.
+      let group = UInt64(hop.ipv4.rawValue)
+      return MACAddress(
+        rawValue: hop.isIPv4 ? 0x0100_5E00_0000 | group & 0x7F_FFFF : 0x3333_0000_0000 | group)
+    }
+    let bytes = UnsafeRawBufferPointer(start: frame + (hop.isIPv4 ? Self.ipv4Start : 0), count: length)
     guard let neighbour = neighbour(hop) else {
       let new = Neighbour(hop, now &+ Neighbour.retryInterval)
       if neighbours.count >= Neighbour.limit { neighbours.removeFirst().drop() }
       neighbours.append(new)
       new.hold(offload, bytes)
-      sendARP(ARPPacket.request, hop, .broadcast)
+      ask(new, now)
       return nil
     }
     guard neighbour.isResolved else {
@@ -57,14 +62,22 @@ extension NetworkStack {
       // Stale: keep using it, but ask again; the frame in the buffer must survive the question.
       neighbour.deadline = now &+ Neighbour.lifetime
       neighbour.hold(offload, bytes)
-      sendARP(ARPPacket.request, hop, .broadcast)
+      ask(neighbour, now)
       release(neighbour)
       return nil
     }
     return neighbour.mac
   }
 
-  func neighbour(_ address: IPv4Address) -> Neighbour? {
+  private func ask(_ neighbour: Neighbour, _ now: UInt64) {
+    if neighbour.address.isIPv4 {
+      sendARP(ARPPacket.request, neighbour.address.ipv4, .broadcast)
+    } else {
+      solicit(neighbour.address, now)
+    }
+  }
+
+  func neighbour(_ address: IPAddress) -> Neighbour? {
     if lastNeighbour < neighbours.count, neighbours[lastNeighbour].address == address {
       return neighbours[lastNeighbour]
     }
@@ -75,32 +88,39 @@ extension NetworkStack {
     return nil
   }
 
-  func receiveARP(_ bytes: UnsafeRawBufferPointer, _ now: UInt64) {
-    guard let packet = ARPPacket(bytes), !packet.sender.isAny, !isOwn(packet.sender),
-      packet.senderMAC.rawValue >> 40 & 1 == 0
-    else { return }
-    let isForUs = packet.target == address && !address.isAny
-    if let neighbour = neighbour(packet.sender) {
-      neighbour.mac = packet.senderMAC
+  /// Notes what a neighbour said of itself. `isNew`: it may be unknown so far.
+  func learn(_ address: IPAddress, _ mac: MACAddress, isNew: Bool, _ now: UInt64) {
+    guard mac.rawValue >> 40 & 1 == 0 else { return }
+    if let neighbour = neighbour(address) {
+      neighbour.mac = mac
       neighbour.isResolved = true
       neighbour.attempts = 0
       neighbour.deadline = now &+ Neighbour.lifetime
       release(neighbour)
-    } else if isForUs, packet.operation == ARPPacket.request, neighbours.count < Neighbour.limit {
-      let new = Neighbour(packet.sender, now &+ Neighbour.lifetime)
-      new.mac = packet.senderMAC
+    } else if isNew, neighbours.count < Neighbour.limit {
+      let new = Neighbour(address, now &+ Neighbour.lifetime)
+      new.mac = mac
       new.isResolved = true
       neighbours.append(new)
     }
-    if isForUs, packet.operation == ARPPacket.request {
-      sendARP(ARPPacket.reply, packet.sender, packet.senderMAC)
+  }
+
+  func receiveARP(_ bytes: UnsafeRawBufferPointer, _ now: UInt64) {
+    guard let packet = ARPPacket(bytes), !packet.sender.isAny, !isOwn(IPAddress(packet.sender)) else {
+      return
     }
+    let isForUs = packet.target == address && !address.isAny
+    let asksUs = isForUs && packet.operation == ARPPacket.request
+    learn(IPAddress(packet.sender), packet.senderMAC, isNew: asksUs, now)
+    if asksUs { sendARP(ARPPacket.reply, packet.sender, packet.senderMAC) }
   }
 
   private func release(_ neighbour: Neighbour) {
+    let isIPv4 = neighbour.address.isIPv4
+    let start = frame + (isIPv4 ? Self.ipv4Start : 0)
     for (offload, held) in neighbour.waiting {
-      frame.copyMemory(from: UnsafeRawPointer(held.baseAddress ?? frame), byteCount: held.count)
-      transmitFrame(offload, held.count, neighbour.mac, EtherType.ipv4)
+      start.copyMemory(from: UnsafeRawPointer(held.baseAddress ?? start), byteCount: held.count)
+      transmitFrame(offload, held.count, neighbour.mac, isIPv4 ? EtherType.ipv4 : EtherType.ipv6)
     }
     neighbour.drop()
   }
@@ -128,7 +148,7 @@ extension NetworkStack {
       if neighbour.attempts < Neighbour.attemptLimit {
         neighbour.attempts += 1
         neighbour.deadline = now &+ Neighbour.retryInterval
-        sendARP(ARPPacket.request, neighbour.address, .broadcast)
+        ask(neighbour, now)
         continue
       }
       neighbour.drop()
@@ -139,7 +159,7 @@ extension NetworkStack {
   }
 
   /// Ends attempts to connect through a next hop that does not answer.
-  private func unreachable(_ hop: IPv4Address) {
+  private func unreachable(_ hop: IPAddress) {
     for connection in connections.values where connection.state == .synSent {
       if !isOwn(connection.remote.address), nextHop(connection.remote.address) == hop {
         connection.finish(.hostUnreachable)

@@ -9,7 +9,7 @@ enum ICMP {
 }
 
 extension NetworkStack {
-  func receiveICMP(_ packet: IPv4Packet, _ now: UInt64) {
+  func receiveICMP(_ packet: IPPacket, _ now: UInt64) {
     let bytes = packet.payload
     guard bytes.count >= HeaderLength.icmp, isOwn(packet.destination) else { return }
     var sum = Checksum()
@@ -22,7 +22,7 @@ extension NetworkStack {
     }
   }
 
-  private func sendEchoReply(_ packet: IPv4Packet, _ now: UInt64) {
+  private func sendEchoReply(_ packet: IPPacket, _ now: UInt64) {
     let bytes = packet.payload
     guard bytes.count + HeaderLength.ipv4 <= 65535, let source = bytes.baseAddress else { return }
     (frame + Self.transportOffset).copyMemory(from: source, byteCount: bytes.count)
@@ -30,7 +30,7 @@ extension NetworkStack {
     sendICMP(packet.destination, packet.source, bytes.count, now)
   }
 
-  private func sendICMP(_ source: IPv4Address, _ destination: IPv4Address, _ length: Int, _ now: UInt64) {
+  private func sendICMP(_ source: IPAddress, _ destination: IPAddress, _ length: Int, _ now: UInt64) {
     let message = frame + Self.transportOffset
     message.put16(2, 0)
     var sum = Checksum()
@@ -42,8 +42,25 @@ extension NetworkStack {
     transmit(transmission, now)
   }
 
+  func sendPortUnreachable(_ packet: IPPacket, _ now: UInt64) {
+    if packet.isIPv6 {
+      sendErrorICMPv6(packet, ICMPv6.destinationUnreachable, ICMPv6.portUnreachable, 0, now)
+    } else {
+      sendUnreachable(packet, ICMP.portUnreachable, now)
+    }
+  }
+
+  func sendProtocolUnreachable(_ packet: IPPacket, _ now: UInt64) {
+    if packet.isIPv6 {
+      // The field that is not understood: the next header field, here told as that of the fixed header.
+      sendErrorICMPv6(packet, ICMPv6.parameterProblem, ICMPv6.unknownNextHeader, 6, now)
+    } else {
+      sendUnreachable(packet, ICMP.protocolUnreachable, now)
+    }
+  }
+
   /// Tells a sender why its packet was not delivered, quoting its beginning (RFC 792).
-  func sendUnreachable(_ packet: IPv4Packet, _ code: UInt8, _ now: UInt64) {
+  private func sendUnreachable(_ packet: IPPacket, _ code: UInt8, _ now: UInt64) {
     guard mayChallenge(now), let source = packet.bytes.baseAddress else { return }
     let quoted = min(packet.bytes.count, packet.headerLength + 8)
     let message = frame + Self.transportOffset
@@ -61,17 +78,29 @@ extension NetworkStack {
     let headerLength = Int(quoted.byte(0) & 15) * 4
     guard quoted.byte(0) >> 4 == 4, headerLength >= HeaderLength.ipv4, quoted.count >= headerLength + 8
     else { return }
-    let source = IPv4Address(rawValue: quoted.word32(12))
-    let destination = IPv4Address(rawValue: quoted.word32(16))
-    let local = Endpoint(source, quoted.word16(headerLength))
-    let remote = Endpoint(destination, quoted.word16(headerLength + 2))
+    let source = IPAddress(IPv4Address(rawValue: quoted.word32(12)))
+    let destination = IPAddress(IPv4Address(rawValue: quoted.word32(16)))
     let code = bytes.byte(1)
-    switch quoted.byte(9) {
-    case IPProtocol.udp: reportUDP(local, remote, error(for: code))
+    // RFC 1191 section 3: old routers do not say how much would fit.
+    let nextMTU = code == ICMP.fragmentationNeeded ? max(Int(bytes.word16(6)), 576) : 0
+    report(
+      error(for: code), nextMTU: nextMTU, quoted.byte(9), quoted.part(headerLength, quoted.count),
+      from: source,
+      to: destination)
+  }
+
+  /// Tells the socket that sent a quoted packet. `nextMTU` is 0 unless the packet was too big.
+  func report(
+    _ error: NetworkError, nextMTU: Int, _ kind: UInt8, _ transport: UnsafeRawBufferPointer,
+    from source: IPAddress, to destination: IPAddress
+  ) {
+    let local = Endpoint(source, transport.word16(0))
+    let remote = Endpoint(destination, transport.word16(2))
+    switch kind {
+    case IPProtocol.udp: reportUDP(local, remote, error)
     case IPProtocol.tcp:
       guard let connection = connections[TableKey(local: local, remote: remote)] else { return }
-      connection.receiveUnreachable(
-        code, error(for: code), sequence: quoted.word32(headerLength + 4), nextMTU: Int(bytes.word16(6)))
+      connection.receiveUnreachable(error, sequence: transport.word32(4), nextMTU: nextMTU)
     default: return
     }
   }
@@ -87,11 +116,13 @@ extension NetworkStack {
 }
 
 extension TCPConnection {
-  /// RFC 5927: only a message that quotes data in flight counts, and it ends attempts to connect only.
-  func receiveUnreachable(_ code: UInt8, _ error: NetworkError, sequence: UInt32, nextMTU: Int) {
+  /// RFC 5927: only a message that quotes data in flight counts, and it ends attempts to connect only. `nextMTU` is
+  /// 0 unless a packet was too big.
+  func receiveUnreachable(_ error: NetworkError, sequence: UInt32, nextMTU: Int) {
     guard isAtMost(unacknowledged, sequence), isBefore(sequence, sendNext) else { return }
-    if code == ICMP.fragmentationNeeded {
-      let size = max(nextMTU, 576) - 40 - (usesTimestamps ? 12 : 0)
+    if nextMTU > 0 {
+      let headers = (remote.address.isIPv4 ? HeaderLength.ipv4 : HeaderLength.ipv6) + HeaderLength.tcp
+      let size = nextMTU - headers - (usesTimestamps ? 12 : 0)
       if state != .synSent, size < segmentSize {
         segmentSize = size
         enterTimeoutRecovery()

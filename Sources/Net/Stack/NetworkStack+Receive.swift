@@ -1,36 +1,45 @@
-// Receiving: IPv4, ICMP, and finding the socket a packet is for.
+// Receiving: IPv4, and for both families finding the socket a packet is for.
 
 extension NetworkStack {
   func receiveIPv4(_ bytes: UnsafeRawBufferPointer, _ validated: Bool, isLoopback: Bool, _ now: UInt64) {
-    guard let packet = IPv4Packet(bytes, checksumValidated: isLoopback) else { return }
+    guard let packet = IPPacket(ipv4: bytes, checksumValidated: isLoopback) else { return }
     if !isLoopback {
       // Own and loopback addresses never come from outside (RFC 1122 section 3.2.1.3).
       guard !isOwn(packet.source), !packet.source.isMulticast, !isBroadcast(packet.source),
         !packet.destination.isLoopback
       else { return }
     }
-    guard isOwn(packet.destination) || isBroadcast(packet.destination) || packet.destination.isMulticast
+    guard isOwn(packet.destination) || isBroadcast(packet.destination) || isMemberIPv4(packet.destination)
     else { return }
     if packet.isFragment {
-      reassembly.add(packet, now) { whole in deliver(whole, false, isLoopback, now) }
+      reassembly.add(packet, now) { whole in deliver(whole, isLoopback, isLoopback, now) }
       return
     }
     deliver(packet, validated, isLoopback, now)
   }
 
-  private func deliver(_ packet: IPv4Packet, _ validated: Bool, _ isLoopback: Bool, _ now: UInt64) {
+  /// All systems, and what programs have joined (RFC 1112 section 7).
+  private func isMemberIPv4(_ group: IPAddress) -> Bool {
+    group.isMulticast && (group.ipv4 == IPv4Address(224, 0, 0, 1) || multicast.contains(group))
+  }
+
+  func deliver(_ packet: IPPacket, _ validated: Bool, _ isLoopback: Bool, _ now: UInt64) {
+    let wasTaken = rawSockets.isEmpty ? false : deliverRaw(packet)
     switch packet.kind {
     case IPProtocol.tcp:
       guard isOwn(packet.destination), validated || checksumIsRight(packet) else { return }
       receiveTCP(packet, now)
     case IPProtocol.udp: receiveUDP(packet, validated, isLoopback, now)
-    case IPProtocol.icmp: receiveICMP(packet, now)
+    case IPProtocol.icmp where !packet.isIPv6: receiveICMP(packet, now)
+    case IPProtocol.igmp where !packet.isIPv6: receiveIGMP(packet, now)
+    case IPProtocol.icmpv6 where packet.isIPv6: receiveICMPv6(packet, validated, now)
+    case IPProtocol.noNext where packet.isIPv6: return
     default:
-      if isOwn(packet.destination) { sendUnreachable(packet, ICMP.protocolUnreachable, now) }
+      if isOwn(packet.destination), !wasTaken { sendProtocolUnreachable(packet, now) }
     }
   }
 
-  func checksumIsRight(_ packet: IPv4Packet) -> Bool {
+  func checksumIsRight(_ packet: IPPacket) -> Bool {
     var sum = Checksum()
     sum.addPseudoHeader(packet.source, packet.destination, packet.kind, packet.payload.count)
     sum.add(packet.payload)
@@ -39,7 +48,7 @@ extension NetworkStack {
 
   // MARK: TCP
 
-  private func receiveTCP(_ packet: IPv4Packet, _ now: UInt64) {
+  private func receiveTCP(_ packet: IPPacket, _ now: UInt64) {
     guard let segment = TCPSegment(packet.payload), segment.sourcePort != 0 else { return }
     let local = Endpoint(packet.destination, segment.destinationPort)
     let remote = Endpoint(packet.source, segment.sourcePort)

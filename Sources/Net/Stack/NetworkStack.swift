@@ -11,13 +11,20 @@ public final class NetworkStack {
   public internal(set) var address = IPv4Address.any
   public internal(set) var netmask: UInt32 = 0
   public internal(set) var gateway = IPv4Address.any
+  var ipv6 = IPv6Interface()
+  var multicast = MulticastMemberships()
+  /// Raw and packet sockets, which see packets beside whoever else they are for.
+  var rawSockets: [RawSocket] = []
+  var packetSockets: [PacketSocket] = []
   var neighbours: [Neighbour] = []
   var lastNeighbour = 0
 
   // Transmission.
   let frame: UnsafeMutableRawPointer
-  static let frameCapacity = 14 + 65535 + 64
-  static let transportOffset = HeaderLength.ethernet + HeaderLength.ipv4
+  static let frameCapacity = transportOffset + 65535 + 64
+  /// Transport headers always stand here; IPv4's shorter header begins `ipv4Start` bytes into the buffer.
+  static let transportOffset = HeaderLength.ethernet + HeaderLength.ipv6
+  static let ipv4Start = HeaderLength.ipv6 - HeaderLength.ipv4
   let linkMTU: Int
   let offloads: LinkOffloads
   var identification: UInt16
@@ -85,11 +92,13 @@ public final class NetworkStack {
   /// them unfinished (VIRTIO_NET_HDR_F_NEEDS_CSUM, _DATA_VALID); frames joined by the link are welcome.
   public func receive(frame bytes: UnsafeRawBufferPointer, checksumValidated: Bool, now: UInt64) {
     guard bytes.count >= HeaderLength.ethernet else { return }
+    if !packetSockets.isEmpty { observe(bytes, outgoing: false) }
     let payload = bytes.part(HeaderLength.ethernet, bytes.count)
     switch bytes.word16(12) {
     case EtherType.ipv4: receiveIPv4(payload, checksumValidated, isLoopback: false, now)
+    case EtherType.ipv6: receiveIPv6(payload, checksumValidated, isLoopback: false, now)
     case EtherType.arp: receiveARP(payload, now)
-    default: return
+    default: break
     }
     drainLoopback(now)
   }
@@ -104,6 +113,8 @@ public final class NetworkStack {
     }
     expireTimeWaits(now)
     expireNeighbours(now)
+    pollIPv6(now)
+    pollMulticast(now)
     reassembly.expire(now)
     drainLoopback(now)
     flushPending(now)
@@ -116,7 +127,7 @@ public final class NetworkStack {
     var first = timers.earliest ?? .max
     if let entry = timeWaitQueue.first { first = min(first, entry.expiry) }
     for neighbour in neighbours where !neighbour.isResolved { first = min(first, neighbour.deadline) }
-    first = min(first, reassembly.deadline)
+    first = min(first, reassembly.deadline, ipv6.deadline, multicast.deadline)
     return first == .max ? nil : first
   }
 
@@ -159,7 +170,11 @@ public final class NetworkStack {
     guard !isDraining, !loopback.isEmpty else { return }
     isDraining = true
     while let packet = loopback.removeFirst() {
-      receiveIPv4(packet.bytes, true, isLoopback: true, now)
+      if packet.bytes.byte(0) >> 4 == 6 {
+        receiveIPv6(packet.bytes, true, isLoopback: true, now)
+      } else {
+        receiveIPv4(packet.bytes, true, isLoopback: true, now)
+      }
       loopback.recycle(packet)
       if loopback.isEmpty { flushPending(now) }
     }
@@ -193,16 +208,15 @@ public final class NetworkStack {
   }
 
   func initialSequence(_ local: Endpoint, _ remote: Endpoint, _ now: UInt64) -> UInt32 {
-    let key = TableKey(local: local, remote: remote)
-    let hash = mixed(mixed(key.high ^ sequenceSecret) ^ UInt64(key.low) ^ (sequenceSecret >> 7))
+    let hash = TableKey(local: local, remote: remote).hash(sequenceSecret)
     // A clock of 64 nanoseconds, faster than a conversation can come back (RFC 6528 section 3 has 4 us).
     return UInt32(truncatingIfNeeded: hash &+ (now >> 6))
   }
 
   /// One offset for each pair of hosts: timestamps rise over conversations, so that TIME-WAIT can be reused
   /// (RFC 6191), and tell no stranger the time since start (RFC 7323 section 7.1).
-  func timestampOffset(_ local: IPv4Address, _ remote: IPv4Address) -> UInt32 {
-    let hosts = UInt64(local.rawValue) << 32 | UInt64(remote.rawValue)
-    return UInt32(truncatingIfNeeded: mixed(mixed(hosts ^ sequenceSecret) &+ 1))
+  func timestampOffset(_ local: IPAddress, _ remote: IPAddress) -> UInt32 {
+    let hosts = TableKey(local: Endpoint(local, 0), remote: Endpoint(remote, 0))
+    return UInt32(truncatingIfNeeded: mixed(hosts.hash(sequenceSecret) &+ 1))
   }
 }

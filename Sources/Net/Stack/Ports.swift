@@ -4,10 +4,13 @@ public final class PortReservation {
   public let endpoint: Endpoint
   let reuseAddress: Bool
   let reusePort: Bool
+  /// IPV6_V6ONLY (RFC 3493 section 5.3): `::` does not stand for IPv4 addresses.
+  let onlyIPv6: Bool
   var isListening = false
   private var isClosed = false
 
-  init(_ stack: NetworkStack, _ endpoint: Endpoint, reuseAddress: Bool, reusePort: Bool) {
+  init(_ stack: NetworkStack, _ endpoint: Endpoint, reuseAddress: Bool, reusePort: Bool, onlyIPv6: Bool) {
+    self.onlyIPv6 = onlyIPv6
     self.stack = stack
     self.endpoint = endpoint
     self.reuseAddress = reuseAddress
@@ -31,27 +34,31 @@ final class ListenerGroup {
   var listeners: [TCPListener] = []
 }
 
-/// Two bound addresses meet when they are equal or one is any.
-func overlaps(_ a: IPv4Address, _ b: IPv4Address) -> Bool { a == b || a.isAny || b.isAny }
+/// Two bound addresses meet when one hears what is sent to the other.
+func overlaps(_ a: PortReservation, _ b: PortReservation) -> Bool {
+  a.endpoint.address.hears(b.endpoint.address, onlyIPv6: a.onlyIPv6)
+    || b.endpoint.address.hears(a.endpoint.address, onlyIPv6: b.onlyIPv6)
+}
 
 extension NetworkStack {
   static let firstEphemeral = 32768
   static let ephemeralCount = 28232
 
   /// Checks that `address` can be bound: any, loopback, or the own one.
-  func checkLocal(_ address: IPv4Address) throws(NetworkError) {
+  func checkLocal(_ address: IPAddress) throws(NetworkError) {
     guard address.isAny || isOwn(address) else { throw .addressNotAvailable }
   }
 
   /// Holds a TCP port (bind(2)). Port 0 takes a random free one. Rules of reuse as in Linux (socket(7)): two
   /// holders share when both have `reusePort`, or both have `reuseAddress` and neither listens.
   public func reserveTCP(
-    _ endpoint: Endpoint, reuseAddress: Bool = false, reusePort: Bool = false
+    _ endpoint: Endpoint, reuseAddress: Bool = false, reusePort: Bool = false, onlyIPv6: Bool = false
   ) throws(NetworkError) -> PortReservation {
     try checkLocal(endpoint.address)
     let port = endpoint.port == 0 ? try freeTCPPort(endpoint.address, nil) : endpoint.port
     let new = PortReservation(
-      self, Endpoint(endpoint.address, port), reuseAddress: reuseAddress, reusePort: reusePort)
+      self, Endpoint(endpoint.address, port), reuseAddress: reuseAddress, reusePort: reusePort,
+      onlyIPv6: onlyIPv6)
     let key = TableKey(port: port)
     let group = tcpPorts[key] ?? PortGroup()
     for holder in group.holders where conflicts(holder, new) { throw .addressInUse }
@@ -61,7 +68,7 @@ extension NetworkStack {
   }
 
   private func conflicts(_ a: PortReservation, _ b: PortReservation) -> Bool {
-    guard overlaps(a.endpoint.address, b.endpoint.address) else { return false }
+    guard overlaps(a, b) else { return false }
     if a.reusePort, b.reusePort { return false }
     return !(a.reuseAddress && b.reuseAddress && !a.isListening && !b.isListening)
   }
@@ -74,7 +81,7 @@ extension NetworkStack {
   }
 
   /// A random port that nobody holds (RFC 6056 section 3.3.1) and, toward `remote`, whose conversation is free.
-  func freeTCPPort(_ address: IPv4Address, _ remote: Endpoint?) throws(NetworkError) -> UInt16 {
+  func freeTCPPort(_ address: IPAddress, _ remote: Endpoint?) throws(NetworkError) -> UInt16 {
     let start = random.below(Self.ephemeralCount)
     for step in 0..<Self.ephemeralCount {
       let port = UInt16(Self.firstEphemeral + (start + step) % Self.ephemeralCount)
@@ -97,11 +104,7 @@ extension NetworkStack {
     let key = TableKey(port: reservation.endpoint.port)
     if let group = tcpPorts[key] {
       for holder in group.holders where holder !== reservation && holder.isListening {
-        if overlaps(holder.endpoint.address, reservation.endpoint.address),
-          !(holder.reusePort && reservation.reusePort)
-        {
-          throw .addressInUse
-        }
+        if overlaps(holder, reservation), !(holder.reusePort && reservation.reusePort) { throw .addressInUse }
       }
     }
     guard !reservation.isListening else { throw .invalid }
@@ -121,24 +124,24 @@ extension NetworkStack {
     listener.reservation.isListening = false
   }
 
-  /// The listener for a new conversation: an exact address wins over any; among equals the hash decides.
+  /// The listener for a new conversation: an exact address wins over any of its family, which wins over any of
+  /// both; among equals the hash decides.
   func listener(_ local: Endpoint, _ remote: Endpoint) -> TCPListener? {
     guard let group = listeners[TableKey(port: local.port)] else { return nil }
     if group.listeners.count == 1 {
-      let only = group.listeners[0]
-      return overlaps(only.local.address, local.address) ? only : nil
+      return group.listeners[0].rank(local.address) > 0 ? group.listeners[0] : nil
     }
-    var exact = 0
-    var general = 0
+    var best = 1
+    var equals = 0
     for listener in group.listeners {
-      if listener.local.address == local.address { exact += 1 }
-      if listener.local.address.isAny { general += 1 }
+      let rank = listener.rank(local.address)
+      if rank > best { equals = 0 }
+      best = max(best, rank)
+      if rank == best { equals += 1 }
     }
-    let wanted = exact > 0 ? local.address : IPv4Address.any
-    let total = exact > 0 ? exact : general
-    guard total > 0 else { return nil }
-    var choice = conversationHash(local, remote) % total
-    for listener in group.listeners where listener.local.address == wanted {
+    guard equals > 0 else { return nil }
+    var choice = conversationHash(local, remote) % equals
+    for listener in group.listeners where listener.rank(local.address) == best {
       if choice == 0 { return listener }
       choice -= 1
     }
@@ -146,7 +149,15 @@ extension NetworkStack {
   }
 
   func conversationHash(_ local: Endpoint, _ remote: Endpoint) -> Int {
-    let key = TableKey(local: local, remote: remote)
-    return Int(truncatingIfNeeded: mixed(mixed(key.high) &+ UInt64(key.low)) >> 33)
+    Int(truncatingIfNeeded: TableKey(local: local, remote: remote).hash(0) >> 33)
+  }
+}
+
+extension TCPListener {
+  /// How well an address fits, 0 for not at all.
+  fileprivate func rank(_ target: IPAddress) -> Int {
+    guard local.address.hears(target, onlyIPv6: reservation.onlyIPv6) else { return 0 }
+    if local.address == target { return 3 }
+    return local.address.isIPv4 == target.isIPv4 ? 2 : 1
   }
 }

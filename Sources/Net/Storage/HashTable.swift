@@ -1,16 +1,33 @@
-/// What a conversation or a port is found by: 96 bits, compared whole.
+/// What a conversation or a port is found by.
 struct TableKey: Equatable {
-  var high: UInt64
-  var low: UInt32
+  let remoteLow: UInt64
+  let remoteHigh: UInt64
+  let localLow: UInt64
+  let localHigh: UInt64
+  let ports: UInt32
 
   init(local: Endpoint, remote: Endpoint) {
-    high = UInt64(local.address.rawValue) << 32 | UInt64(remote.address.rawValue)
-    low = UInt32(local.port) << 16 | UInt32(remote.port)
+    remoteLow = remote.address.low
+    remoteHigh = remote.address.high
+    localLow = local.address.low
+    localHigh = local.address.high
+    ports = UInt32(local.port) << 16 | UInt32(remote.port)
   }
 
   init(port: UInt16) {
-    high = 0
-    low = UInt32(port)
+    remoteLow = 0
+    remoteHigh = 0
+    localLow = 0
+    localHigh = 0
+    ports = UInt32(port)
+  }
+
+  /// Spreads all bits. Of IPv4 conversations, both addresses fit the first word.
+  @inline(__always)
+  func hash(_ seed: UInt64) -> UInt64 {
+    var word = mixed(remoteLow ^ (localLow << 32 | localLow >> 32) ^ seed)
+    if remoteHigh | localHigh != 0 { word = mixed(mixed(word &+ remoteHigh) ^ localHigh) }
+    return mixed(word &+ UInt64(ports))
   }
 }
 
@@ -32,7 +49,7 @@ struct HashTable<Value: AnyObject> {
 
   @inline(__always)
   private func home(_ key: TableKey) -> Int {
-    Int(truncatingIfNeeded: mixed(mixed(key.high ^ seed) &+ UInt64(key.low))) & (slots.count - 1)
+    Int(truncatingIfNeeded: key.hash(seed)) & (slots.count - 1)
   }
 
   private func index(_ key: TableKey) -> Int? {

@@ -7,11 +7,12 @@ extension TCPConnection {
   public func connect(to target: Endpoint, from bound: PortReservation?, now: UInt64) throws(NetworkError) {
     if isConnecting { throw .already }
     if state != .closed || wasConnected { throw .isConnected }
-    let destination = target.address.isAny ? Endpoint(.loopback, target.port) : target
+    let destination = target.loopbackIfAny
     guard target.port != 0, !destination.address.isMulticast, !stack.isBroadcast(destination.address)
     else { throw .invalid }
     var source = bound?.endpoint ?? .any
     if source.address.isAny { source.address = try stack.sourceAddress(toward: destination.address) }
+    guard source.address.isIPv4 == destination.address.isIPv4 else { throw .networkUnreachable }
     if source.port == 0 { source.port = try stack.freeTCPPort(source.address, destination) }
     guard stack.connections[TableKey(local: source, remote: destination)] == nil
     else { throw .addressNotAvailable }

@@ -10,7 +10,11 @@ extension NetworkStack {
     let port = endpoint.port == 0 ? try freeUDPPort() : endpoint.port
     let key = TableKey(port: port)
     let group = udpPorts[key] ?? UDPPort()
-    for other in group.sockets where overlaps(other.local.address, endpoint.address) {
+    for other in group.sockets {
+      let meets =
+        other.local.address.hears(endpoint.address, onlyIPv6: other.options.onlyIPv6)
+        || endpoint.address.hears(other.local.address, onlyIPv6: socket.options.onlyIPv6)
+      guard meets else { continue }
       let shares =
         (other.options.reuseAddress && socket.options.reuseAddress)
         || (other.options.reusePort && socket.options.reusePort)
@@ -37,23 +41,24 @@ extension NetworkStack {
     if group.sockets.isEmpty { udpPorts.remove(key) }
   }
 
-  func receiveUDP(_ packet: IPv4Packet, _ validated: Bool, _ isLoopback: Bool, _ now: UInt64) {
+  func receiveUDP(_ packet: IPPacket, _ validated: Bool, _ isLoopback: Bool, _ now: UInt64) {
     guard let datagram = UDPDatagram(packet.payload) else { return }
-    if !validated, !isLoopback, datagram.checksum != 0, !checksumIsRight(packet) { return }
+    // Only IPv4 may leave the checksum out (RFC 8200 section 8.1).
+    if !validated, !isLoopback, datagram.checksum != 0 || packet.isIPv6, !checksumIsRight(packet) { return }
     let from = Endpoint(packet.source, datagram.sourcePort)
     let to = Endpoint(packet.destination, datagram.destinationPort)
     let group = udpPorts[TableKey(port: to.port)]
     if !isOwn(packet.destination) {
       // Broadcast and multicast: a copy for each.
-      for socket in group?.sockets ?? [] where socket.accepts(from, to) || socket.local.address == .any {
-        if socket.accepts(from, to) { socket.deliver(datagram.payload, from, to) }
+      for socket in group?.sockets ?? [] where socket.accepts(from, to) {
+        socket.deliver(datagram.payload, from, to, packet)
       }
       return
     }
     if let group, let socket = choose(group, from, to) {
-      socket.deliver(datagram.payload, from, to)
+      socket.deliver(datagram.payload, from, to, packet)
     } else {
-      sendUnreachable(packet, ICMP.portUnreachable, now)
+      sendPortUnreachable(packet, now)
     }
   }
 
@@ -66,7 +71,9 @@ extension NetworkStack {
     var chosen: UDPSocket?
     let hash = conversationHash(to, from)
     for socket in group.sockets where socket.accepts(from, to) {
-      let rank = (socket.isConnected ? 2 : 0) + (socket.local.address.isAny ? 0 : 1)
+      let bound = socket.local.address
+      let rank =
+        (socket.isConnected ? 4 : 0) + (bound.isAny ? 0 : 2) + (bound.isIPv4 == to.address.isIPv4 ? 1 : 0)
       if rank > best {
         best = rank
         equals = 1

@@ -2,6 +2,9 @@
 public struct Datagram {
   public let source: Endpoint
   public let destination: Endpoint
+  /// The time to live (hop limit) and the type of service (traffic class) it came with.
+  public let timeToLive: UInt8
+  public let trafficClass: UInt8
   /// The bytes, valid until the datagram is removed.
   public let payload: UnsafeRawBufferPointer
 }
@@ -15,8 +18,28 @@ public struct UDPOptions {
   public var broadcast = false
   /// SO_RCVBUF: bytes of datagrams kept, their bookkeeping included.
   public var receiveLimit = 256 << 10
-  /// IP_TTL.
+  /// IP_TTL and IPV6_UNICAST_HOPS.
   public var timeToLive: UInt8 = 64
+  public var hopLimit: UInt8 = 64
+  /// IP_MULTICAST_TTL and IPV6_MULTICAST_HOPS.
+  public var multicastTimeToLive: UInt8 = 1
+  public var multicastHopLimit: UInt8 = 1
+  /// IP_MULTICAST_LOOP and IPV6_MULTICAST_LOOP.
+  public var loopsMulticast = true
+  /// IP_TOS and IPV6_TCLASS.
+  public var typeOfService: UInt8 = 0
+  public var trafficClass: UInt8 = 0
+  /// IPV6_V6ONLY; read when the socket is bound.
+  public var onlyIPv6 = false
+
+  public init() {}
+}
+
+/// What one datagram is sent with beside the options of its socket (IP_PKTINFO, IPV6_PKTINFO, IPV6_HOPLIMIT…).
+public struct DatagramOptions {
+  public var source: IPAddress?
+  public var timeToLive: UInt8?
+  public var trafficClass: UInt8?
 
   public init() {}
 }
@@ -37,13 +60,22 @@ public final class UDPSocket {
   var isBound = false
   /// The bound address was any before `connect` chose one.
   private var boundToAny = true
+  /// That address: of one family, or both.
+  private var boundAny = IPAddress.any
 
   /// What each kept datagram costs beyond its bytes.
   private static let overhead = 256
   /// The largest payload of one datagram.
   public static let largestPayload = 65507
 
-  public init(_ stack: NetworkStack) { self.stack = stack }
+  /// What an unbound socket is bound to: `anyIPv4` for a socket of AF_INET.
+  private let unbound: IPAddress
+
+  public init(_ stack: NetworkStack, unbound: IPAddress = .any) {
+    self.stack = stack
+    self.unbound = unbound
+    local = Endpoint(unbound, 0)
+  }
 
   deinit { dropAll() }
 
@@ -72,6 +104,7 @@ public final class UDPSocket {
     else { throw .addressNotAvailable }
     local = try stack.insert(self, endpoint)
     boundToAny = endpoint.address.isAny
+    if boundToAny { boundAny = endpoint.address }
     isBound = true
   }
 
@@ -79,13 +112,14 @@ public final class UDPSocket {
   public func connect(_ target: Endpoint?) throws(NetworkError) {
     guard let target else {
       remote = .any
-      if boundToAny { local.address = .any }
+      if boundToAny { local.address = boundAny }
       return
     }
-    let peer = target.address.isAny ? Endpoint(.loopback, target.port) : target
+    let peer = target.loopbackIfAny
     if stack.isBroadcast(peer.address), !options.broadcast { throw .accessDenied }
     let source = try stack.sourceAddress(toward: peer.address)
-    if !isBound { try bind(.any) }
+    if !isBound { try bind(Endpoint(unbound, 0)) }
+    if !boundToAny, local.address.isIPv4 != peer.address.isIPv4 { throw .networkUnreachable }
     if boundToAny { local.address = source }
     remote = peer
     pendingError = nil
@@ -129,17 +163,20 @@ public final class UDPSocket {
 
   func accepts(_ from: Endpoint, _ to: Endpoint) -> Bool {
     if isConnected, remote != from { return false }
-    return local.address.isAny || local.address == to.address
+    return local.address.hears(to.address, onlyIPv6: options.onlyIPv6)
   }
 
-  func deliver(_ bytes: UnsafeRawBufferPointer, _ from: Endpoint, _ to: Endpoint) {
+  func deliver(_ bytes: UnsafeRawBufferPointer, _ from: Endpoint, _ to: Endpoint, _ packet: IPPacket) {
     guard !readShutdown, queuedBytes + bytes.count + Self.overhead <= options.receiveLimit else { return }
     let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: max(bytes.count, 1), alignment: 16)
     if let source = bytes.baseAddress, let target = copy.baseAddress {
       target.copyMemory(from: source, byteCount: bytes.count)
     }
     let payload = UnsafeRawBufferPointer(start: copy.baseAddress, count: bytes.count)
-    queue.append(Datagram(source: from, destination: to, payload: payload))
+    queue.append(
+      Datagram(
+        source: from, destination: to, timeToLive: packet.timeToLive, trafficClass: packet.trafficClass,
+        payload: payload))
     queuedBytes += bytes.count + Self.overhead
     observer?.socketDidChange()
   }
@@ -161,27 +198,48 @@ public final class UDPSocket {
   }
 
   /// Sends the bytes put into `sendRegion`, to the connected peer when `target` is nil.
-  public func commitSend(_ length: Int, to target: Endpoint?, now: UInt64) throws(NetworkError) {
+  public func commitSend(
+    _ length: Int, to target: Endpoint?, with special: DatagramOptions = DatagramOptions(), now: UInt64
+  ) throws(NetworkError) {
     guard length >= 0, length <= Self.largestPayload else { throw .messageTooLong }
-    var peer = target ?? remote
+    let peer = (target ?? remote).loopbackIfAny
     guard peer.port != 0 else { throw target == nil ? .destinationRequired : .invalid }
-    if peer.address.isAny { peer.address = .loopback }
     if stack.isBroadcast(peer.address), !options.broadcast { throw .accessDenied }
-    let chosen = try stack.sourceAddress(toward: peer.address)
-    if !isBound { try bind(.any) }
-    let usesBound = stack.isOwn(local.address)
+    let source = try source(toward: peer.address, special)
+    if !isBound { try bind(Endpoint(unbound, 0)) }
     let header = stack.frame + NetworkStack.transportOffset
     header.put16(0, local.port)
     header.put16(2, peer.port)
     header.put16(4, UInt16(HeaderLength.udp + length))
     header.put16(6, 0)
-    var packet = Transmission(usesBound ? local.address : chosen, peer.address, IPProtocol.udp)
+    var packet = Transmission(source, peer.address, IPProtocol.udp)
     packet.length = HeaderLength.udp + length
     packet.headerLength = HeaderLength.udp
     packet.checksumOffset = 6
-    packet.timeToLive = options.timeToLive
+    let isMulticast = peer.address.isMulticast
+    if peer.address.isIPv4 {
+      packet.timeToLive = isMulticast ? options.multicastTimeToLive : options.timeToLive
+      packet.trafficClass = options.typeOfService
+    } else {
+      packet.timeToLive = isMulticast ? options.multicastHopLimit : options.hopLimit
+      packet.trafficClass = options.trafficClass
+    }
+    if let wanted = special.timeToLive { packet.timeToLive = wanted }
+    if let wanted = special.trafficClass { packet.trafficClass = wanted }
+    packet.loopsMulticast = options.loopsMulticast
     stack.transmit(packet, now)
     stack.drainLoopback(now)
+  }
+
+  private func source(toward peer: IPAddress, _ special: DatagramOptions) throws(NetworkError) -> IPAddress {
+    if let wanted = special.source, !wanted.isAny {
+      guard stack.isOwn(wanted), wanted.isIPv4 == peer.isIPv4 else { throw .invalid }
+      return wanted
+    }
+    let chosen = try stack.sourceAddress(toward: peer)
+    guard stack.isOwn(local.address) else { return chosen }
+    guard local.address.isIPv4 == peer.isIPv4 else { throw .networkUnreachable }
+    return local.address
   }
 
   /// Sends one datagram.

@@ -19,6 +19,22 @@ extension UnsafeRawBufferPointer {
     return UInt32(bigEndian: baseAddress.loadUnaligned(fromByteOffset: offset, as: UInt32.self))
   }
 
+  @inline(__always)
+  func word64(_ offset: Int) -> UInt64 {
+    guard offset >= 0, offset &+ 8 <= count, let baseAddress else { return 0 }
+    return UInt64(bigEndian: baseAddress.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
+  }
+
+  /// Sixteen bytes of an IPv6 header.
+  @inline(__always)
+  func address(_ offset: Int) -> IPAddress { IPAddress(high: word64(offset), low: word64(offset &+ 8)) }
+
+  /// Six bytes of an Ethernet header or a link-layer address option.
+  @inline(__always)
+  func mac(_ offset: Int) -> MACAddress {
+    MACAddress(rawValue: UInt64(word16(offset)) << 32 | UInt64(word32(offset &+ 2)))
+  }
+
   /// The bytes from `start` up to `end`, clipped to what there is.
   @inline(__always)
   func part(_ start: Int, _ end: Int) -> UnsafeRawBufferPointer {
@@ -42,6 +58,12 @@ extension UnsafeMutableRawPointer {
   @inline(__always)
   func put32(_ offset: Int, _ value: UInt32) {
     storeBytes(of: value.bigEndian, toByteOffset: offset, as: UInt32.self)
+  }
+
+  @inline(__always)
+  func putAddress(_ offset: Int, _ address: IPAddress) {
+    storeBytes(of: address.high.bigEndian, toByteOffset: offset, as: UInt64.self)
+    storeBytes(of: address.low.bigEndian, toByteOffset: offset &+ 8, as: UInt64.self)
   }
 
   @inline(__always)

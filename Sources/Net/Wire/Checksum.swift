@@ -33,14 +33,24 @@ struct Checksum {
     add(UInt16(truncatingIfNeeded: word))
   }
 
-  /// Adds the IPv4 pseudo-header of TCP and UDP (RFC 9293 section 3.1).
+  mutating func add(_ word: UInt64) {
+    add(UInt32(word >> 32))
+    add(UInt32(truncatingIfNeeded: word))
+  }
+
+  /// Adds the pseudo-header of TCP, UDP and ICMPv6 (RFC 9293 section 3.1, RFC 8200 section 8.1). The prefix of a
+  /// mapped IPv4 address adds 0xFFFF, which is zero in this arithmetic: one rule serves both families.
   mutating func addPseudoHeader(
-    _ source: IPv4Address, _ destination: IPv4Address, _ kind: UInt8, _ length: Int
+    _ source: IPAddress, _ destination: IPAddress, _ kind: UInt8, _ length: Int
   ) {
-    add(source.rawValue)
-    add(destination.rawValue)
+    add(source.low)
+    add(destination.low)
+    if source.high | destination.high != 0 {
+      add(source.high)
+      add(destination.high)
+    }
     add(UInt16(kind))
-    add(UInt16(truncatingIfNeeded: length))
+    add(UInt32(truncatingIfNeeded: length))
   }
 
   /// The sum folded to 16 bits, not inverted, as a number for `put16`.
