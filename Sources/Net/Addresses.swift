@@ -83,6 +83,22 @@ public struct IPAddress: Equatable, Sendable {
 
   func isIn(_ prefix: IPAddress, _ length: Int) -> Bool { commonPrefix(prefix) >= length }
 
+  /// The text of an IPv6 address, all eight groups without leading zeros (RFC 4291 section 2.2, form 1).
+  public var text: [UInt8] {
+    var result: [UInt8] = []
+    for index in 0..<8 {
+      if index > 0 { result.append(0x3a) }
+      let group = (index < 4 ? high : low) >> UInt64(48 - index % 4 * 16) & 0xFFFF
+      var isSignificant = false
+      for shift in stride(from: 12, through: 0, by: -4) {
+        let digit = UInt8(group >> UInt64(shift) & 15)
+        isSignificant = isSignificant || digit != 0 || shift == 0
+        if isSignificant { result.append(digit < 10 ? 0x30 + digit : 0x57 + digit) }
+      }
+    }
+    return result
+  }
+
   /// Whether a socket bound to this address hears what is sent to `target`: `::` hears IPv4, too, unless it is to
   /// hear IPv6 only (RFC 3493 sections 3.7 and 5.3).
   func hears(_ target: IPAddress, onlyIPv6: Bool) -> Bool {

@@ -18,6 +18,14 @@ enum InterfaceRequest {
       let isOn = try UserSlice.load(argument, Int32(0)) != 0
       socket.flags = isOn ? socket.flags | 0o4000 : socket.flags & ~0o4000
     case 0x8905: try UserSlice.store(Int32(0), at: argument)  // SIOCATMARK: there is no urgent data
+    default: try answer(request, argument)
+    }
+    return 0
+  }
+
+  /// netdevice(7) requests, which every kind of socket takes. ENOTTY for others.
+  static func answer(_ request: UInt32, _ argument: UInt) throws(Errno) {
+    switch request {
     case 0x8912: try list(argument)
     case 0x8910: try tellName(argument)
     case 0x8913, 0x8915, 0x8919, 0x891b, 0x8921, 0x8927, 0x8933: try tell(request, argument)
@@ -25,7 +33,6 @@ enum InterfaceRequest {
     case 0x8914, 0x8916, 0x891a, 0x891c, 0x8922, 0x8924, 0x890b, 0x890c: throw .notPermitted
     default: throw .notTerminal
     }
-    return 0
   }
 
   static func exists(_ index: Int32) -> Bool { index == 1 || (index == 2 && Network.interface != nil) }

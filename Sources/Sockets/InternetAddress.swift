@@ -14,10 +14,10 @@ extension InternetSocket {
     guard address.count >= 2 else { throw .invalid }
     let family = Int32(address[0]) | Int32(address[1]) << 8
     if family == 0 { return nil }
+    // sizeof(struct sockaddr_in6) without the scope (RFC 2133); Linux looks at it first.
+    if isIPv6, address.count < 24 { throw .invalid }
     guard family == domain else { throw .addressFamilyNotSupported }
     guard isIPv6 else { return try InternetSocket.endpointIPv4(address) }
-    // sizeof(struct sockaddr_in6) without the scope (RFC 2133).
-    guard address.count >= 24 else { throw .invalid }
     let target = InternetSocket.address(address, 8)
     if target.isLinkLocal || target.isLinkLocalMulticast {
       let scope = address.count >= 28 ? InternetSocket.word(address, 24) : 0

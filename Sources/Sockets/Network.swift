@@ -8,8 +8,12 @@ public enum Network {
   nonisolated(unsafe) private static var timer: NetworkTimer?
   /// Nil with loopback only.
   nonisolated(unsafe) public private(set) static var interface: NetworkInterface?
+  /// Told when addresses, routers or name servers have changed.
+  nonisolated(unsafe) public static var observer: (any NetworkObserver)?
+  nonisolated(unsafe) private static var generation = 0
+
   /// Bits of the interface's netmask.
-  nonisolated(unsafe) public private(set) static var prefixLength = 0
+  public static var prefixLength: Int { stack.prefixLength }
 
   /// The stack; loopback only until `configure` is called, which must be before the first socket is made.
   public static var stack: NetworkStack {
@@ -17,15 +21,17 @@ public enum Network {
     return make(nil, MACAddress(rawValue: 0))
   }
 
-  /// Brings the outside link up as eth0.
+  /// Brings the outside link up as eth0: with an IPv4 address, or any when DHCP is to find one, and with IPv6 as
+  /// the link's routers say.
   public static func configure(
     kind: LinkKind, address: IPv4Address, prefix: Int, gateway: IPv4Address, mac: MACAddress, mtu: Int = 0,
     offloads: Bool = true
   ) {
     let device = NetworkInterface(kind: kind, mtu: mtu, offloads: offloads)
     interface = device
-    prefixLength = prefix
-    make(device, mac).configure(address: address, prefixLength: prefix, gateway: gateway)
+    let stack = make(device, mac)
+    stack.configure(address: address, prefixLength: prefix, gateway: gateway)
+    stack.enableIPv6(now: host.monotonicNanoseconds)
     Devices.network = device
   }
 
@@ -54,12 +60,22 @@ public enum Network {
     guard let stack = current, let timer else { return }
     let now = host.monotonicNanoseconds
     stack.poll(now: now)
+    if generation != stack.configurationGeneration {
+      generation = stack.configurationGeneration
+      observer?.networkDidChange()
+    }
     let deadline = stack.nextDeadline ?? .max
     if let interface, interface.hasOutput { interface.flushOutput() }
     // A timer that fires too early costs less than moving it at every call.
     guard deadline != .max, !timer.isArmed || timer.deadline > deadline else { return }
     timer.arm(max(deadline, now &+ 1000))
   }
+}
+
+/// Somebody who writes down what the network's servers and routers tell.
+public protocol NetworkObserver: AnyObject {
+  /// Kernel lock held. Called from `Network.settle`.
+  func networkDidChange()
 }
 
 /// Follows the stack's next deadline.

@@ -242,7 +242,11 @@ public final class UnixSocket: Socket {
   }
 
   public override func control(_ request: UInt32, argument: UInt) throws(Errno) -> Int {
-    guard request == 0x541b else { throw .notTerminal }
+    guard request == 0x541b else {
+      // if_nametoindex(3) asks through a unix(7) socket.
+      try InterfaceRequest.answer(request, argument)
+      return 0
+    }
     let count = isStream ? ring.count : hasRecords ? records[firstRecord].bytes.count : 0
     try UserSlice.store(Int32(count), at: argument)
     return 0

@@ -12,6 +12,8 @@ struct Networking {
   private let kind: Kind
   private let ports: [PublishedPort]
   private let address: IPv4Address
+  /// The image asks a DHCP server.
+  private let usesDHCP: Bool
   private let prefixLength: UInt8
   private let gateway: IPv4Address?
   private let nameservers: [IPv4Address]
@@ -33,9 +35,15 @@ struct Networking {
     } else if !ports.isEmpty {
       throw BuildError("-p needs --net user; other networks reach the image at its own address")
     }
+    usesDHCP = address == "dhcp"
+    if usesDHCP, gateway != nil {
+      throw BuildError("--gateway comes from the DHCP server with --address dhcp")
+    }
+    // What passt gives to an image that asks.
+    let address = usesDHCP ? "10.0.2.15/24" : address
     let parts = address.split(separator: "/", maxSplits: 1)
     guard parts.count == 2, let prefix = UInt8(parts[1]), prefix >= 1, prefix <= 30 else {
-      throw BuildError("--address \(address): write for example 10.0.2.15/24")
+      throw BuildError("--address \(address): write for example 10.0.2.15/24, or dhcp")
     }
     prefixLength = prefix
     self.address = try parseAddress(String(parts[0]))
@@ -82,6 +90,11 @@ struct Networking {
       // Linux routes for the image, if it is on the device at all.
       options.gateway = gateway ?? device.address.flatMap { isNear($0) ? $0 : nil } ?? usualGateway
       options.nameservers = nameservers
+    }
+    if usesDHCP {
+      options.gateway = nil
+      options.nameservers = nameservers
+      return
     }
     options.address = address
     options.prefixLength = prefixLength

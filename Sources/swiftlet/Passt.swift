@@ -13,10 +13,12 @@ func startPasst(
   guard let program = findPasst() else {
     throw BuildError("--net user and -p need passt, which is not installed; install the package passt")
   }
-  var arguments = ["passt", "--fd", "3", "-q", "-e", "-4", "-a", text(address), "-n", "\(prefixLength)"]
+  var arguments = ["passt", "--fd", "3", "-q", "-e", "-a", text(address), "-n", "\(prefixLength)"]
   arguments += ["-g", text(gateway), "--dns-forward", text(nameserver)]
   // passt wants an interface to imitate; without a default route any will do, for nothing of it is used.
   if !hasDefaultRoute() { arguments += ["-i", "lo", "-M", "02:53:57:4c:54:02"] }
+  // IPv6 only where this machine has it: the image gets a prefix of this machine's network.
+  if !hasDefaultRouteIPv6() { arguments.append("-4") }
   for port in ports { arguments += port.passtArguments }
 
   var ends: [Int32] = [-1, -1]
@@ -93,5 +95,16 @@ private func hasDefaultRoute() -> Bool {
   return lines.contains { line in
     let fields = line.split(separator: "\t")
     return fields.count > 7 && fields[1] == "00000000" && fields[7] == "00000000"
+  }
+}
+
+/// Whether /proc/net/ipv6_route has a default route that is in use and not of the loopback interface.
+private func hasDefaultRouteIPv6() -> Bool {
+  let descriptor = open("/proc/net/ipv6_route", O_RDONLY | O_CLOEXEC)
+  guard descriptor >= 0 else { return false }
+  defer { close(descriptor) }
+  return String(decoding: readAll(descriptor), as: UTF8.self).split(separator: "\n").contains { line in
+    let fields = line.split(separator: " ")
+    return fields.count > 9 && fields[1] == "00" && fields[0].allSatisfy { $0 == "0" } && fields[9] != "lo"
   }
 }

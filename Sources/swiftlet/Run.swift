@@ -23,7 +23,7 @@ struct Run: ParsableCommand {
     name: [.customLong("net"), .customLong("network")], help: "user, tap:NAME or none; user if -p is given.")
   var network: String?
 
-  @Option(help: "The image's address with prefix length.")
+  @Option(help: "The image's address with prefix length, or dhcp.")
   var address: String = "10.0.2.15/24"
 
   @Option(help: "The image's gateway; by default this machine's address on the tap, or 10.0.2.2.")

@@ -1,6 +1,9 @@
 // What the socket layer shows of the stack's tables (rtnetlink(7)).
 
 extension NetworkStack {
+  /// Bits of the IPv4 netmask.
+  public var prefixLength: Int { netmask.nonzeroBitCount }
+
   /// The IPv4 router, or any for none.
   public var gatewayAddress: IPv4Address { gateway }
 

@@ -9,6 +9,9 @@ extension NetworkStack {
         !packet.destination.isLoopback
       else { return }
     }
+    if dhcp.state != .off, !isLoopback, !packet.isFragment, isForDHCP(packet) {
+      return receiveDHCP(packet, validated, now)
+    }
     guard isOwn(packet.destination) || isBroadcast(packet.destination) || isMemberIPv4(packet.destination)
     else { return }
     if packet.isFragment {

@@ -13,6 +13,7 @@ public final class NetworkStack {
   public internal(set) var gateway = IPv4Address.any
   var ipv6 = IPv6Interface()
   var multicast = MulticastMemberships()
+  var dhcp = DHCPClient()
   /// Raw and packet sockets, which see packets beside whoever else they are for.
   var rawSockets: [RawSocket] = []
   var packetSockets: [PacketSocket] = []
@@ -115,6 +116,7 @@ public final class NetworkStack {
     expireNeighbours(now)
     pollIPv6(now)
     pollMulticast(now)
+    pollDHCP(now)
     reassembly.expire(now)
     drainLoopback(now)
     flushPending(now)
@@ -127,7 +129,7 @@ public final class NetworkStack {
     var first = timers.earliest ?? .max
     if let entry = timeWaitQueue.first { first = min(first, entry.expiry) }
     for neighbour in neighbours where !neighbour.isResolved { first = min(first, neighbour.deadline) }
-    first = min(first, reassembly.deadline, ipv6.deadline, multicast.deadline)
+    first = min(first, reassembly.deadline, ipv6.deadline, multicast.deadline, dhcp.deadline)
     return first == .max ? nil : first
   }
 
