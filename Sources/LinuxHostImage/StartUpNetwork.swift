@@ -30,8 +30,10 @@ extension StartUp {
       var text: [UInt8] = []
       for server in options.nameservers { text += bytes("nameserver ") + server.text + [0x0a] }
       ResolverFile.write(text, path, context)
-    } else if Network.interface != nil, (try? context.resolve(path)) == nil {
-      return awaitAddress(ResolverFile(path, context))
+    } else if Network.interface != nil {
+      // The image builder leaves an empty file.
+      let size = (try? context.resolve(path))?.inode.status.size ?? 0
+      if size == 0 { return awaitAddress(ResolverFile(path, context)) }
     }
     awaitAddress(nil)
   }

@@ -10,16 +10,18 @@ enum NetworkFiles {
   static func make() -> Inode {
     let root = FixedDirectory(device: PseudoFileSystem.processDevice)
     root.add("dev") { () throws(Errno) -> [UInt8] in devices() }
-    root.add("tcp") { () throws(Errno) -> [UInt8] in internet(isTCP: true) }
-    root.add("udp") { () throws(Errno) -> [UInt8] in internet(isTCP: false) }
+    root.add("tcp") { () throws(Errno) -> [UInt8] in internet(isTCP: true, isIPv6: false) }
+    root.add("tcp6") { () throws(Errno) -> [UInt8] in internet(isTCP: true, isIPv6: true) }
+    root.add("udp6") { () throws(Errno) -> [UInt8] in internet(isTCP: false, isIPv6: true) }
+    root.add("if_inet6") { () throws(Errno) -> [UInt8] in addressesIPv6() }
+    root.add("udp") { () throws(Errno) -> [UInt8] in internet(isTCP: false, isIPv6: false) }
     root.add("unix") { () throws(Errno) -> [UInt8] in local() }
     root.add("route") { () throws(Errno) -> [UInt8] in routes() }
     root.add(
       "arp", line: "IP address       HW type     Flags       HW address            Mask     Device")
     root.add("sockstat") { () throws(Errno) -> [UInt8] in counts() }
-    let header: StaticString =
-      "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode"
-    for name in ["tcp6", "udp6", "raw6", "udplite6"] as [StaticString] { root.add(name, line: header) }
+    let header = headerIPv6
+    for name in ["raw6", "udplite6"] as [StaticString] { root.add(name, line: header) }
     for name in ["raw", "udplite"] as [StaticString] {
       root.add(
         name,
@@ -27,7 +29,6 @@ enum NetworkFiles {
           "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops"
       )
     }
-    // IPv6 is not there: no addresses, and the file itself would tell programs that it is.
     root.add(
       "sockstat6",
       line: "TCP6: inuse 0\nUDP6: inuse 0\nUDPLITE6: inuse 0\nRAW6: inuse 0\nFRAG6: inuse 0 memory 0")
@@ -153,17 +154,57 @@ enum NetworkFiles {
     return list
   }
 
-  private static func add(_ endpoint: Endpoint, _ text: inout Text) {
-    text.addHexadecimal(UInt64(endpoint.address.rawValue.byteSwapped), width: 8, isUpper: true)
+  private static let headerIPv6: StaticString =
+    "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode"
+
+  /// Words of four bytes as a little-endian machine prints them.
+  private static func add(_ endpoint: Endpoint, isIPv6: Bool, _ text: inout Text) {
+    let address = endpoint.address
+    let words = [address.high >> 32, address.high, address.low >> 32, address.low]
+    for word in isIPv6 ? words[...] : words[3...] {
+      let swapped = UInt32(truncatingIfNeeded: word).byteSwapped
+      text.addHexadecimal(UInt64(swapped), width: 8, isUpper: true)
+    }
     text.add(":")
     text.addHexadecimal(UInt64(endpoint.port), width: 4, isUpper: true)
   }
 
-  private static func internet(isTCP: Bool) -> [UInt8] {
+  /// One line for each address: hexadecimal, interface, prefix length, scope, flags, name.
+  private static func addressesIPv6() -> [UInt8] {
     var text = Text()
-    text.add(isTCP ? "  sl" : "   sl")
-    text.add("  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode")
-    if isTCP { text.pad(to: 149, from: 0) } else { text.add(" ref pointer drops             ") }
+    func add(_ address: IPAddress, _ index: UInt64, _ prefix: Int, _ scope: UInt64, _ flags: UInt64) {
+      text.addHexadecimal(address.high, width: 16)
+      text.addHexadecimal(address.low, width: 16)
+      for value in [index, UInt64(clamping: prefix), scope, flags] {
+        text.add(" ")
+        text.addHexadecimal(value, width: 2)
+      }
+      text.add(index == 1 ? "       lo\n" : "     eth0\n")
+    }
+    add(.loopbackIPv6, 1, 128, 0x10, 0x80)
+    for entry in Network.stack.interfaceAddresses {
+      let flags: UInt64 = (entry.isTentative ? 0x40 : 0) | (entry.isAutomatic ? 0 : 0x80)
+      add(entry.address, 2, entry.prefixLength, entry.address.isLinkLocal ? 0x20 : 0, flags)
+    }
+    return text.bytes
+  }
+
+  private static func internet(isTCP: Bool, isIPv6: Bool) -> [UInt8] {
+    var text = Text()
+    if isIPv6 {
+      text.add(headerIPv6)
+    } else {
+      text.add(isTCP ? "  sl" : "   sl")
+      text.add(
+        "  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode")
+    }
+    if isIPv6 {
+      if !isTCP { text.add(" ref pointer drops") }
+    } else if isTCP {
+      text.pad(to: 149, from: 0)
+    } else {
+      text.add(" ref pointer drops             ")
+    }
     text.endLine()
     var number: UInt64 = 0
     func add(_ listing: InternetSocketListing, user: UInt32, inode: UInt64) {
@@ -171,9 +212,9 @@ enum NetworkFiles {
       text.add(number, width: isTCP ? 4 : 5)
       number += 1
       text.add(": ")
-      self.add(listing.local, &text)
+      self.add(listing.local, isIPv6: isIPv6, &text)
       text.add(" ")
-      self.add(listing.remote, &text)
+      self.add(listing.remote, isIPv6: isIPv6, &text)
       text.add(" ")
       text.addHexadecimal(UInt64(listing.state), width: 2, isUpper: true)
       text.add(" ")
@@ -185,15 +226,18 @@ enum NetworkFiles {
       text.add("        0 ")
       text.add(inode)
       text.add(isTCP ? " 1 0000000000000000 100 0 0 10 0" : " 2 0000000000000000 0")
-      text.pad(to: isTCP ? 149 : 127, from: start)
+      if !isIPv6 { text.pad(to: isTCP ? 149 : 127, from: start) }
       text.endLine()
     }
     for socket in sockets() {
-      guard let listing = (socket as? InternetSocket)?.listing, listing.isTCP == isTCP else { continue }
+      guard (socket.domain == InternetSocket.familyIPv6) == isIPv6,
+        let listing = (socket as? InternetSocket)?.listing, listing.isTCP == isTCP
+      else { continue }
       add(listing, user: socket.inode.status.user, inode: socket.inode.status.inode)
     }
     guard isTCP else { return text.bytes }
-    for conversation in Network.stack.timeWaitConversations {
+    for conversation in Network.stack.timeWaitConversations where conversation.local.address.isIPv4 != isIPv6
+    {
       add(
         InternetSocketListing(
           local: conversation.local, remote: conversation.remote, state: 6, receiveQueue: 0, sendQueue: 0,

@@ -22,7 +22,7 @@ private final class DHCPServer {
     let end = now + seconds * 1_000_000_000
     while true {
       stack.poll(now: now)
-      serve()
+      while !device.sent.isEmpty { serve() }
       guard let next = stack.nextDeadline, max(next, now) <= end else { break }
       now = max(next, now + 1)
     }
