@@ -2,6 +2,7 @@
 .PHONY: build image command packages demo test bench format lint clean
 SWIFT_SOURCES = Package.swift Sources Tests
 IMAGE_SCRATCH = .build-image
+EXOKERNEL_SCRATCH = .build-exokernel
 IMAGE_BUILD = $(IMAGE_SCRATCH)/x86_64-unknown-linux-gnu/release
 
 build: command image
@@ -13,10 +14,17 @@ command:
 
 image:
 	@mkdir -p bin
+	swift build -c release --triple x86_64-unknown-linux-gnu --toolset Toolsets/exokernel.json \
+	  --scratch-path $(EXOKERNEL_SCRATCH) --product Exokernel
+	ld.lld -static --gc-sections -z noexecstack -T Linker/exokernel.ld -o bin/exokernel.elf \
+	  $(EXOKERNEL_SCRATCH)/x86_64-unknown-linux-gnu/release/libExokernel.a
+	objcopy -O binary bin/exokernel.elf bin/exokernel
+	cd bin && objcopy -I binary -O elf64-x86-64 --rename-section .data=.exokernel,alloc,load,readonly,data,contents \
+	  exokernel exokernel.o
 	swift build -c release --triple x86_64-unknown-linux-gnu --toolset Toolsets/linux-host.json \
 	  --scratch-path $(IMAGE_SCRATCH) --product LinuxHostImage
-	ld.lld -static --gc-sections -z noexecstack -T Linker/linux-host.ld -o bin/swiftlet-linux.elf \
-	  $(IMAGE_BUILD)/libLinuxHostImage.a
+	ld.lld -static --gc-sections -z noexecstack -z max-page-size=4096 -T Linker/image.ld \
+	  -o bin/swiftlet-linux.elf $(IMAGE_BUILD)/libLinuxHostImage.a bin/exokernel.o
 
 packages:
 	@Tests/System/packages
@@ -42,4 +50,4 @@ lint:
 	swift format lint --strict --recursive $(SWIFT_SOURCES)
 
 clean:
-	rm -rf .build .build-image bin
+	rm -rf .build .build-image .build-exokernel bin

@@ -24,11 +24,18 @@ let package = Package(
     .executable(name: "swiftlet", targets: ["swiftlet"]),
     // A static library, so that a hosted build never tries to link it: `make` links it with its own script.
     .library(name: "LinuxHostImage", type: .static, targets: ["LinuxHostImage"]),
+    .library(name: "Exokernel", type: .static, targets: ["Exokernel"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0")
   ],
   targets: [
+    // The bare host: ring 0, linked on its own (Toolsets/exokernel.json), and the libOS's side of it.
+    .target(name: "CExokernel"),
+    library("Exokernel", ["CExokernel"]),
+    .target(name: "CBareHost"),
+    library("BareHost", ["ABI", "CMachine", "CBareHost", "CExokernel", "HostCore", "Tasks"]),
+
     // The libOS, lowest first. Each imports only what stands above it in this list.
     .target(name: "CMachine"),
     library("ABI"),
@@ -45,13 +52,16 @@ let package = Package(
 
     // The Linux host. A hosted build compiles it but never links it.
     .target(name: "CEmbeddedRuntime"),
+    .target(name: "CHostCore"),
+    library("HostCore", ["ABI", "CMachine", "CHostCore", "Tasks"]),
     .target(name: "CLinuxHost"),
-    library("LinuxHost", ["ABI", "CMachine", "CLinuxHost", "Tasks"]),
+    library("LinuxHost", ["ABI", "CHostCore", "CMachine", "CLinuxHost", "HostCore", "Tasks"]),
     library(
       "LinuxHostImage",
       [
-        "ABI", "CMachine", "CLinuxHost", "CEmbeddedRuntime", "Image", "LinuxHost", "Net", "Processes",
-        "PseudoFileSystems", "Sockets", "Syscalls", "Tasks", "VFS",
+        "ABI", "BareHost", "CBareHost", "CHostCore", "CMachine", "CLinuxHost", "CEmbeddedRuntime", "HostCore",
+        "Image", "LinuxHost", "Net", "Processes", "PseudoFileSystems",
+        "Sockets", "Syscalls", "Tasks", "VFS",
       ]),
 
     // Hosted only: the command.

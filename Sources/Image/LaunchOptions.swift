@@ -116,7 +116,7 @@ public struct LaunchOptions: Equatable {
     if let user { writer.add("user", user.text) }
     if let memory { writer.add("memory", number: memory) }
     if let processes { writer.add("processes", number: processes) }
-    if isolation != nil { writer.add("isolation", word: "none") }
+    if let isolation { writer.add("isolation", word: isolation.text) }
     switch network {
     case .none: writer.add("network", word: "none")
     case .stream: writer.add("network", word: "stream")

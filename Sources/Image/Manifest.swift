@@ -19,7 +19,17 @@ public struct UserIdentity: Equatable {
 
 /// How the program is kept apart from the libOS.
 public enum Isolation: Equatable {
+  /// Not at all: the classic unikernel.
   case none
+  /// The libOS leaves the address space while a program runs (bare host).
+  case paging
+
+  var text: StaticString {
+    switch self {
+    case .none: "none"
+    case .paging: "paging"
+    }
+  }
 }
 
 /// What an image runs: part of the image, and the default for everything a launch record does not say.
@@ -58,7 +68,7 @@ public struct Manifest: Equatable {
     writer.add("user", user.text)
     writer.add("memory", number: memory)
     writer.add("processes", number: processes)
-    writer.add("isolation", word: "none")
+    writer.add("isolation", word: isolation.text)
     return writer.bytes
   }
 
@@ -112,6 +122,7 @@ func parseAbsolutePath(_ text: [UInt8]) throws(ImageError) -> [UInt8] {
 }
 
 func parseIsolation(_ text: [UInt8]) throws(ImageError) -> Isolation {
-  guard hasText(text, "none") else { throw .unknownKey }
-  return .none
+  if hasText(text, "none") { return .none }
+  guard hasText(text, "paging") else { throw .unknownKey }
+  return .paging
 }

@@ -8,6 +8,7 @@ public enum FileKind {
 /// Tells images from other files. An image without its trailer is still a libOS followed by an archive.
 public func classify(_ bytes: UnsafeRawBufferPointer) -> FileKind {
   if bytes.count >= 64, bytes[(bytes.count - 64)...].starts(with: "SWIFTLET".utf8) { return .image }
+  if ArchiveSegment.exists(in: bytes) { return .truncatedImage }
   guard ELFFile.hasMagic(bytes), let elf = try? ELFFile(bytes, name: []) else { return .other }
   let end = (Int(elf.length) + ImageFormat.pageSize - 1) / ImageFormat.pageSize * ImageFormat.pageSize
   guard end < bytes.count, bytes[end...].starts(with: "SWLTARCH".utf8) else { return .other }

@@ -46,6 +46,11 @@ public struct ImageFile {
   public func write(descriptor: Int32, _ path: Path) throws(BuildError) {
     guard ftruncate(descriptor, off_t(layout.length)) == 0 else { throw .system("write", path) }
     try writeAll(executable.bytes, at: 0, descriptor, path)
+    if let segment = ArchiveSegment(
+      executable.bytes, offset: layout.archiveOffset, length: layout.length - layout.archiveOffset)
+    {
+      try write(segment.header, at: segment.headerOffset, descriptor, path)
+    }
     try write(layout.archiveIndex, at: layout.archiveOffset, descriptor, path)
     for (index, source) in files.sources.enumerated() {
       switch source {

@@ -1,8 +1,10 @@
 // Addresses here come from the host or the arena and are never nil.
 // swift-format-ignore-file: NeverForceUnwrap
 import ABI
+import CHostCore
 import CLinuxHost
 import CMachine
+import HostCore
 import Tasks
 
 /// What start-up found: read by the image's entry, before and after the arena has its size.
@@ -30,6 +32,7 @@ extension LinuxHost {
   /// First steps of the process: the libOS's data moves into the arena, a heap exists. Plain memory only, no objects.
   public static func begin(stack: UnsafePointer<UInt>) -> BootEnvironment {
     var boot = BootEnvironment(arguments: stack + 1, argumentCount: Int(stack[0]))
+    randomAtStart = { LinuxCall.getrandom($0) }
     shareData(&boot)
     readVectors(&boot)
     mapImage(&boot)
@@ -114,28 +117,14 @@ extension LinuxHost {
 
   /// Gives the arena its size and makes the host. `memory` is in bytes.
   public static func establish(_ boot: BootEnvironment, memory: UInt64) -> LinuxHost {
-    let total = Int(memory >> 12)
-    let size = total << 12
-    let words = (total + 63) / 64
-    let tables = words * 16 + total * (5 + MemoryLayout<Slab>.stride)
-    guard size > Int(boot.dataLength) + Int(startBytes) + tables + (4 << 20) else {
+    let size = Int(memory >> 12) << 12
+    let inUse = boot.dataLength + startBytes
+    guard size > Int(inUse), LinuxCall.raw(LinuxCall.ftruncate, boot.arenaDescriptor, size) == 0,
+      LinuxCall.raw(LinuxCall.mmap, Int(Arena.address), size, 3, 0x4011, boot.arenaDescriptor, 0) > 0
+    else { fail("cannot map the arena: -m is too small, or there is not enough address space") }
+    guard let arena = Arena.make(memory: memory, inUse: inUse) else {
       fail("-m is too small: the libOS needs at least 16M")
     }
-    guard LinuxCall.raw(LinuxCall.ftruncate, boot.arenaDescriptor, size) == 0,
-      LinuxCall.raw(LinuxCall.mmap, Int(Arena.address), size, 3, 0x4011, boot.arenaDescriptor, 0) > 0
-    else { fail("cannot map the arena: not enough address space for -m") }
-    var place = Arena.address + boot.dataLength + startBytes
-    func take(_ bytes: Int) -> UInt {
-      defer { place += UInt((bytes + 63) & ~63) }
-      return place
-    }
-    let used = UnsafeMutablePointer<UInt64>(bitPattern: take(words * 8))!
-    let dirty = UnsafeMutablePointer<UInt64>(bitPattern: take(words * 8))!
-    Heap.lengths = UnsafeMutablePointer(bitPattern: take(total * 4))
-    Heap.classOf = UnsafeMutablePointer(bitPattern: take(total))
-    Heap.slabs = UnsafeMutablePointer(bitPattern: take(total * MemoryLayout<Slab>.stride))!
-    let firstFree = Int((place - Arena.address + 4095) >> 12)
-    let arena = Arena(totalFrames: total, used: used, dirty: dirty, firstFree: firstFree)
     let linux = LinuxHost(
       arenaDescriptor: boot.arenaDescriptor, clockFunction: boot.clockFunction, hasFSGSBase: boot.hasFSGSBase,
       virtualSharedObject: boot.virtualSharedObject)
@@ -144,8 +133,6 @@ extension LinuxHost {
     LinuxHost.shared = linux
     UserSlice.limit = 0x7000_0000_0000  // Linux keeps its stack and vDSO above
     host = linux
-    Arena.shared = arena
-    MemoryLimit.reserve = min(max(total / 32, 256), 4096)
     frames = arena
     // What start-up did not use of its own memory.
     arena.adopt(
@@ -196,14 +183,7 @@ extension LinuxHost {
   }
 
   /// Makes the calling host thread the libOS thread of `block`.
-  public func adopt(_ block: UnsafeMutablePointer<thread_block>) { started(block) }
-
-  /// Leaves start-up for the stack of `block`.
-  public static func go(_ block: UnsafeMutablePointer<thread_block>, _ function: @convention(c) () -> Void)
-    -> Never
-  {
-    switch_stack(block.pointee.frame, function)
-  }
+  public func begin(as block: UnsafeMutablePointer<thread_block>) { started(block) }
 
   /// Runs the program of the current thread's frame.
   public static func enterProgram() -> Never { host_enter_program() }

@@ -1,6 +1,8 @@
 public import ABI
+import CHostCore
 import CLinuxHost
 public import CMachine
+import HostCore
 public import Tasks
 
 /// The host interface over Linux: one host process per application process, one host thread per application thread.
@@ -138,9 +140,15 @@ public final class LinuxHost: HostInterface {
       UInt(bitPattern: block.pointee.signal_stack), 0, UInt(ThreadStack.signalBytes)
     )
     _ = withUnsafePointer(to: &stack) { LinuxCall.raw(LinuxCall.sigaltstack, Int(bitPattern: $0), 0) }
-    ThreadStack.guardStack(block)
+    guardStack(block)
     block.pointee.host_thread = UInt64(LinuxCall.raw(LinuxCall.gettid))
     if block.pointee.host_process == 0 { block.pointee.host_process = block.pointee.host_thread }
+  }
+
+  /// A stack that overflows faults in its guard page instead of writing over the signal stack.
+  private func guardStack(_ block: UnsafeMutablePointer<thread_block>) {
+    let place = Int(bitPattern: block.pointee.signal_stack) + ThreadStack.signalBytes
+    _ = LinuxCall.raw(LinuxCall.mprotect, place, 4096, 0)
   }
 
   public func endThread(clearing word: UnsafeMutablePointer<UInt32>) -> Never { host_exit_thread(word) }
@@ -174,6 +182,10 @@ public final class LinuxHost: HostInterface {
     } else {
       _ = LinuxCall.raw(LinuxCall.archPrctl, 0x1002, Int(bitPattern: address))
     }
+  }
+
+  public func adopt(_ block: UnsafeMutablePointer<thread_block>) {
+    _ = LinuxCall.raw(LinuxCall.archPrctl, 0x1001, Int(bitPattern: block))
   }
 
   public func yield() { _ = LinuxCall.raw(LinuxCall.schedYield) }
@@ -291,6 +303,13 @@ public final class LinuxHost: HostInterface {
   // MARK: End
 
   public func exit(status: Int32) -> Never { LinuxHost.endEverything(status: status) }
+
+  public func fail(_ text: StaticString, status: Int32) -> Never {
+    if status == 70 { panic(text) }
+    LinuxHost.fail(text, status: status)
+  }
+
+  public func seal() { Seal.install() }
 
   /// Tells the supervisor, which ends every host process with itself.
   static func endEverything(status: Int32) -> Never {

@@ -1,7 +1,9 @@
 // Addresses here come from the host or the arena and are never nil.
 // swift-format-ignore-file: NeverForceUnwrap
+import CHostCore
 import CLinuxHost
 import CMachine
+import HostCore
 public import Tasks
 
 /// What the meter and the libOS tell each other: the one page of the arena that the meter keeps.

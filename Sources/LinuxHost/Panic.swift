@@ -1,7 +1,9 @@
 // Addresses here come from the host or the arena and are never nil.
 // swift-format-ignore-file: NeverForceUnwrap
+import CHostCore
 import CLinuxHost
 import CMachine
+import HostCore
 
 /// The end of a libOS that has found itself broken: what it was doing goes to standard error, then the unikernel ends
 /// with status 70 (sysexits(3), EX_SOFTWARE). Nothing here uses the heap, which may be what broke.

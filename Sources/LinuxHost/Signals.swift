@@ -1,5 +1,6 @@
 // Addresses here come from the host or the arena and are never nil.
 // swift-format-ignore-file: NeverForceUnwrap
+import CHostCore
 import CLinuxHost
 import CMachine
 import Tasks

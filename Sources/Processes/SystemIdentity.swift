@@ -8,12 +8,7 @@ public enum SystemIdentity {
   public static var hostName: [UInt8] {
     configuredHostName.isEmpty ? bytes("swiftlet") : configuredHostName
   }
-  /// Empty until setdomainname(2) gives one.
-  nonisolated(unsafe) public static var configuredDomainName: [UInt8] = []
-
-  public static var domainName: [UInt8] {
-    configuredDomainName.isEmpty ? bytes("(none)") : configuredDomainName
-  }
+  public static var domainName: [UInt8] { bytes("(none)") }
   /// The oldest Linux whose behaviour programs may count on.
   public static var release: [UInt8] { bytes("6.1.0-swiftlet") }
   public static var version: [UInt8] { bytes("#1 SMP") }

@@ -18,7 +18,7 @@ public struct TrampolinePages {
   }
 }
 
-/// The gate's address, set by the host at start.
+/// The gate's address, set by the host at start; 0 where programs cannot reach it, and every call traps.
 nonisolated(unsafe) public var gateAddress: UInt = 0
 
 extension AddressSpace {
@@ -27,7 +27,8 @@ extension AddressSpace {
   /// straight to it still works.
   public func patch(after: UInt) {
     let site = after &- 7
-    guard let area = area(at: site), area.end >= after, area.protection.contains(.execute), !area.isShared,
+    guard gateAddress != 0, let area = area(at: site), area.end >= after, area.protection.contains(.execute),
+      !area.isShared,
       let bytes = try? UserSlice(site, 7).bytes(), bytes[0] == 0xb8, bytes[5] == 0x0f, bytes[6] == 0x05,
       let trampoline = trampoline(near: site, number: Array(bytes[1..<5]), back: after)
     else { return }

@@ -71,12 +71,7 @@ enum KernelSettings {
         SystemIdentity.configuredHostName = Array(text.prefix { $0 != 0x0a && $0 != 0 }.prefix(64))
       }
     ) { () throws(Errno) -> [UInt8] in SystemIdentity.hostName + [0x0a] }
-    kernel.add(
-      "domainname", mode: 0o644,
-      store: { (text: [UInt8]) throws(Errno) in
-        SystemIdentity.configuredDomainName = Array(text.prefix { $0 != 0x0a && $0 != 0 }.prefix(64))
-      }
-    ) { () throws(Errno) -> [UInt8] in SystemIdentity.domainName + [0x0a] }
+    kernel.add("domainname") { () throws(Errno) -> [UInt8] in SystemIdentity.domainName + [0x0a] }
     kernel.add("osrelease") { () throws(Errno) -> [UInt8] in SystemIdentity.release + [0x0a] }
     kernel.add("version") { () throws(Errno) -> [UInt8] in SystemIdentity.version + [0x0a] }
     kernel.add("ostype", line: "Linux")

@@ -9,22 +9,14 @@ extension SystemCall {
     case 125: return try capget()
     case 126: return try capset()
     case 170: return try setHostName()
-    case 171: return try setDomainName()
-    case 167, 168, 169, 163, 172, 173, 175, 176, 246, 313, 320, 321, 298:
-      // swapon, swapoff, reboot, acct, iopl, ioperm, modules, kexec, bpf, perf_event_open, handles:
+    case 171, 167, 168, 169, 163, 172, 173, 175, 176, 246, 313, 320, 321, 298:
+      // setdomainname, swapon, swapoff, reboot, acct, iopl, ioperm, modules, kexec, bpf, perf_event_open, handles:
       // the machine is not the program's.
       throw .notPermitted
     case 155, 308: throw .notPermitted  // mounts and namespaces
     case 103: return try syslog()
     default: return nil
     }
-  }
-
-  private func setDomainName() throws(Errno) -> Int {
-    guard process.credentials.isPrivileged else { throw .notPermitted }
-    guard int(b) >= 0, int(b) <= 64 else { throw .invalid }
-    SystemIdentity.configuredDomainName = try UserSlice(a, Int(int(b))).bytes()
-    return 0
   }
 
   private func setHostName() throws(Errno) -> Int {

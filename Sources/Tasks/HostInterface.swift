@@ -50,6 +50,8 @@ public protocol HostInterface: AnyObject {
   /// Sets the program's FS base (thread-local storage) of the calling thread.
   func setThreadPointer(_ address: UInt)
   func yield()
+  /// Makes the calling thread of the host the thread of `block`, which no thread has now.
+  func adopt(_ block: UnsafeMutablePointer<thread_block>)
 
   // Time and entropy.
   var monotonicNanoseconds: UInt64 { get }
@@ -80,6 +82,10 @@ public protocol HostInterface: AnyObject {
 
   // End.
   func exit(status: Int32) -> Never
+  /// Ends with `status` after a line about why, on the user's standard error.
+  func fail(_ text: StaticString, status: Int32) -> Never
+  /// Everything has been set up: from now on only what this interface needs may be asked of the host.
+  func seal()
 }
 
 extension HostInterface {

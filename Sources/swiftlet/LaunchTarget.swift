@@ -7,6 +7,8 @@ import ImageBuilder
 struct LaunchTarget: ~Copyable {
   private let image: HostFile
   private let name: String
+  /// What the image's manifest wants, or the usual; in bytes.
+  private(set) var memory: UInt64 = 512 << 20
 
   /// Opens or builds the image; the arguments and the user go into `options`.
   init(_ name: String, arguments: [String], options: inout LaunchOptions, user: String?) throws(BuildError) {
@@ -15,6 +17,7 @@ struct LaunchTarget: ~Copyable {
       let mapped = try MappedFile(descriptor: file.descriptor, Path(name))
       defer { mapped.keepAlive() }
       let reader = try readImage(mapped, name)
+      if reader.manifest.memory != 0 { memory = reader.manifest.memory }
       if !arguments.isEmpty {
         options.arguments = [reader.manifest.arguments[0]] + arguments.map { Array($0.utf8) }
       }
@@ -27,8 +30,13 @@ struct LaunchTarget: ~Copyable {
     }
   }
 
+  /// Boots the image in a virtual machine. Returns only by throwing.
+  func boot(_ machine: VirtualMachine, with options: LaunchOptions) throws(BuildError) -> Never {
+    try machine.run(image: image.descriptor, options: options)
+  }
+
   /// Replaces the command by the image. Returns only by throwing.
-  func execute(with options: LaunchOptions) throws(BuildError) {
+  func execute(with options: LaunchOptions) throws(BuildError) -> Never {
     let record = try makeLaunchRecord(options)
     var arguments: [UnsafeMutablePointer<CChar>?] = [strdup(name), nil]
     var environment: [UnsafeMutablePointer<CChar>?] = [strdup("SWIFTLET_LAUNCH_FD=\(record)"), nil]
@@ -82,7 +90,7 @@ private func makeTemporaryImage(_ program: ProgramImage) throws(BuildError) -> H
 }
 
 /// Writes the launch record to a descriptor that survives exec.
-private func makeLaunchRecord(_ options: LaunchOptions) throws(BuildError) -> Int32 {
+func makeLaunchRecord(_ options: LaunchOptions) throws(BuildError) -> Int32 {
   let text = options.serialise()
   let descriptor = memfd_create("swiftlet-launch", 0)
   guard descriptor >= 0, pwrite(descriptor, text, text.count, 0) == text.count else {

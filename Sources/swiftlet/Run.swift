@@ -53,6 +53,18 @@ struct Run: ParsableCommand {
   @Option(help: "The host name.")
   var hostname: String?
 
+  @Option(help: "Where the image runs: linux (a sealed process) or bare (a virtual machine of QEMU).")
+  var host: String = "linux"
+
+  @Option(help: "How programs are kept apart from the libOS: none, or paging (with --host=bare).")
+  var isolation: String?
+
+  @Option(help: "Processors of the virtual machine.")
+  var cpus: Int?
+
+  @Option(help: "The virtual machine's kind: microvm or q35.")
+  var machine: String = "microvm"
+
   @Argument(
     parsing: .captureForPassthrough,
     help: ArgumentHelp("The image or program, and arguments for it.", valueName: "IMAGE [ARG...]"))
@@ -74,7 +86,20 @@ struct Run: ParsableCommand {
       option: network, ports: ports, address: address, gateway: gateway, nameservers: nameservers
     ).start(&options)
     if !interactive { try useNullInput() }
-    try target.execute(with: options)
+    guard host == "bare" else { try target.execute(with: options) }
+    let virtual = VirtualMachine(
+      machine: machine, processors: cpus ?? min(max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN))), 16),
+      memory: options.memory ?? target.memory, isInteractive: interactive)
+    try target.boot(virtual, with: options)
+  }
+
+  func validate() throws {
+    guard host == "linux" || host == "bare" else { throw ValidationError("--host takes linux or bare") }
+    guard host == "linux" || !terminal else { throw ValidationError("-t works with --host=linux only") }
+    guard machine == "microvm" || machine == "q35" else {
+      throw ValidationError("--machine takes microvm or q35")
+    }
+    guard cpus ?? 1 >= 1, cpus ?? 1 <= 16 else { throw ValidationError("--cpus takes 1 to 16") }
   }
 
   private func runOnTerminal(_ name: String, _ options: inout LaunchOptions) throws {
@@ -105,6 +130,13 @@ struct Run: ParsableCommand {
         throw BuildError("the host name is empty or too long")
       }
       options.hostname = Array(hostname.utf8)
+    }
+    switch isolation {
+    case nil: break
+    case "none": options.isolation = Isolation.none
+    case "paging" where host == "bare": options.isolation = .paging
+    case "paging": throw BuildError("--isolation=paging needs --host=bare")
+    default: throw BuildError("--isolation takes none or paging")
     }
     switch trace {
     case nil: break

@@ -22,6 +22,9 @@ final class FakeHost: HostInterface {
   func unpark(word: UnsafeMutablePointer<UInt32>) {}
   func kick(_ block: UnsafeMutablePointer<thread_block>) {}
   func setThreadPointer(_ address: UInt) {}
+  func adopt(_ block: UnsafeMutablePointer<thread_block>) {}
+  func fail(_ text: StaticString, status: Int32) -> Never { fatalError("\(text)") }
+  func seal() {}
   func yield() {}
   var monotonicNanoseconds: UInt64 { now }
   var realtimeNanoseconds: UInt64 { now + 1_000_000 }

@@ -30,6 +30,9 @@ final class IPCFakeHost: HostInterface {
   func unpark(word: UnsafeMutablePointer<UInt32>) { unparks += 1 }
   func kick(_ block: UnsafeMutablePointer<thread_block>) {}
   func setThreadPointer(_ address: UInt) {}
+  func adopt(_ block: UnsafeMutablePointer<thread_block>) {}
+  func fail(_ text: StaticString, status: Int32) -> Never { fatalError("\(text)") }
+  func seal() {}
   func yield() { sched_yield() }
   var monotonicNanoseconds: UInt64 { DispatchTime.now().uptimeNanoseconds + skipped }
   var realtimeNanoseconds: UInt64 { 1_000_000_000_000 + monotonicNanoseconds }

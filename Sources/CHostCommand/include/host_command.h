@@ -1,8 +1,11 @@
 // Linux calls that the importer does not see: glibc declares them for _GNU_SOURCE only, or they are variadic.
 #pragma once
 
+#include <fcntl.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 int memfd_create(const char *name, unsigned int flags);
@@ -24,3 +27,16 @@ static inline int fork_process(void) { return fork(); }
 
 // The caller gets `signal` when the process that made it ends (PR_SET_PDEATHSIG).
 static inline int set_parent_death_signal(int signal) { return prctl(PR_SET_PDEATHSIG, signal); }
+
+// Whether virtual machines run here with KVM.
+int kvm_usable(void);
+// Starts a program that dies with this process, in a process group of its own; -1 when there is no process.
+int start_companion(const char *program, char *const arguments[]);
+
+// A descriptor on which the blocked signals of `set` arrive.
+static inline int signal_descriptor(const sigset_t *set) { return signalfd(-1, set, SFD_CLOEXEC); }
+// The next signal of a signal descriptor, 0 without.
+static inline int next_signal(int descriptor) {
+  struct signalfd_siginfo information;
+  return read(descriptor, &information, sizeof information) == sizeof information ? (int)information.ssi_signo : 0;
+}

@@ -1,44 +1,17 @@
 // The Linux host's assembly, and the layouts of Linux's own ABI that it uses.
 #pragma once
 #include <stdint.h>
-#include "../../CMachine/include/machine.h"
+#include "../../CHostCore/include/host_core.h"
 
 long host_syscall(long number, long a, long b, long c, long d, long e, long f);
 long host_clone(long flags, void *stack, void *block);
 void host_exit_thread(uint32_t *word) __attribute__((noreturn));
-void host_enter_program(void) __attribute__((noreturn));
-void switch_stack(void *stack, void (*function)(void)) __attribute__((noreturn));
 
-// Goes on in `function` on another stack, and leaves the libOS when it returns.
-// Places in the image that Swift needs the addresses of.
-extern char gate_entry[], gate_entry_switched[], gate_exit[], gate_exit_end[], trap_entry[], thread_entry[];
-extern char host_calls_start[], host_calls_end[], host_signal_entry[], host_signal_return[];
-extern char user_copy_start[], user_copy_end[], user_copy_fault[];
-extern char user_exchange_start[], user_exchange_end[], user_exchange_fault[];
-extern char image_start[], image_end[], data_start[], data_end[];
-extern char gate_entry[];
-
-#define ADDRESS_OF(name) \
-  static inline uint64_t address_of_##name(void) { return (uint64_t)name; }
-ADDRESS_OF(gate_entry)
-ADDRESS_OF(gate_entry_switched)
-ADDRESS_OF(gate_exit)
-ADDRESS_OF(gate_exit_end)
-ADDRESS_OF(trap_entry)
+extern char thread_entry[], host_calls_start[], host_calls_end[], host_signal_entry[], host_signal_return[];
 ADDRESS_OF(host_calls_start)
 ADDRESS_OF(host_calls_end)
 ADDRESS_OF(host_signal_entry)
 ADDRESS_OF(host_signal_return)
-ADDRESS_OF(user_copy_start)
-ADDRESS_OF(user_copy_end)
-ADDRESS_OF(user_copy_fault)
-ADDRESS_OF(user_exchange_start)
-ADDRESS_OF(user_exchange_end)
-ADDRESS_OF(user_exchange_fault)
-ADDRESS_OF(image_start)
-ADDRESS_OF(image_end)
-ADDRESS_OF(data_start)
-ADDRESS_OF(data_end)
 
 // asm/sigcontext.h and asm/ucontext.h, x86-64
 struct host_ucontext {

@@ -127,17 +127,13 @@ public enum Keys {
     try kind.check(payload.count)
     if kind == .logon, !description.contains(0x3a) { throw .invalid }
     if kind != .keyring,
-      let known = ring.links.first(where: {
-        $0.kind == kind && $0.description == description && !$0.isRevoked
-      })
+      let known = ring.links.first(where: { $0.kind == kind && $0.description == description })
     {
       known.payload = payload
       known.isNegative = false
       known.expiry = nil
       return known.serial
     }
-    // A revoked one gives way, and with its last link it goes.
-    for old in ring.links where old.kind == kind && old.description == description { keys[old.serial] = nil }
     let key = try make(kind, description, payload, thread.process.credentials)
     ring.link(key)
     return key.serial

@@ -11,10 +11,10 @@ public import Tasks
 ///   | signal | guard | libOS stack (grows down)  frame | block |
 /// ```
 ///
-/// The guard page has no access in the host process that runs the thread: `guardStack` when it starts.
+/// On the Linux host the guard page has no access in the host process that runs the thread.
 public enum ThreadStack {
   public static let frameCount = 16
-  static let signalBytes = 12 << 10
+  public static let signalBytes = 12 << 10
 
   /// ENOMEM when the arena is full.
   public static func make() throws(Errno) -> UnsafeMutablePointer<thread_block> {
@@ -32,11 +32,6 @@ public enum ThreadStack {
       self: block, user_rsp: 0, frame: UnsafeMutablePointer(bitPattern: frame), attention: 0, park_word: 0,
       thread: nil, trap_detail: 0, fs_base: 0, host_process: 0, host_thread: 0,
       signal_stack: block.pointee.signal_stack, occupied: 0)
-  }
-
-  static func guardStack(_ block: UnsafeMutablePointer<thread_block>) {
-    let place = Int(bitPattern: block.pointee.signal_stack) + signalBytes
-    _ = LinuxCall.raw(LinuxCall.mprotect, place, 4096, 0)
   }
 
   public static func free(_ block: UnsafeMutablePointer<thread_block>) {

@@ -1,4 +1,4 @@
-// The gate of the Linux host: entry, exit, traps, host calls, and copies of program memory that survive faults.
+// The gate, the same on both hosts: entry, exit, traps, and copies of program memory that survive faults.
 // Offsets are those of struct trap_frame and struct thread_block (CMachine/machine.h).
 #define BLOCK_USER_RSP 8
 #define BLOCK_FRAME 16
@@ -73,6 +73,8 @@ gate_exit:
   mov %gs:BLOCK_FRAME, %rsp
   cmpl $0, %gs:BLOCK_ATTENTION
   jne exit_slowly
+  cmpq $0, gate_leave(%rip)
+  jne exit_by_host
   cmpq $0, F_KIND(%rsp)
   jne exit_with_everything
   RESTORE_PRESERVED
@@ -91,6 +93,10 @@ exit_with_everything:
 .globl gate_exit_end
 gate_exit_end:
 
+// Where only the host can let a program run (it takes the libOS out of sight): with the frame of the current block.
+exit_by_host:
+  jmp *gate_leave(%rip)
+
 exit_slowly:
   mov %rsp, %rdi
   xor %ebp, %ebp
@@ -106,75 +112,13 @@ trap_entry:
   call libos_trap
   jmp gate_exit
 
-// A new thread's first instructions: rsp is its libOS stack, r12 its block (popped by start_thread_stack's layout).
-.globl thread_entry
-thread_entry:
-  mov %rbx, %rdi
-  xor %ebp, %ebp
-  call host_thread_started
-  jmp gate_exit
-
-// ---- host calls: the only `syscall` instructions that the seal lets through -------------------------------------
-.section .text.hostcalls, "ax"
-.globl host_calls_start
-host_calls_start:
-
-// long host_syscall(long number, a, b, c, d, e, f)
-.globl host_syscall
-host_syscall:
-  mov %rdi, %rax
-  mov %rsi, %rdi
-  mov %rdx, %rsi
-  mov %rcx, %rdx
-  mov %r8, %r10
-  mov %r9, %r8
-  mov 8(%rsp), %r9
-  syscall
-  ret
-
-// long host_clone(flags, stack, block): the child goes on at thread_entry with rbx = block.
-.globl host_clone
-host_clone:
-  push %rbx
-  mov %rdx, %rbx
-  mov $56, %eax
-  xor %edx, %edx
-  xor %r10d, %r10d
-  xor %r8d, %r8d
-  syscall
-  test %rax, %rax
-  jz 1f
-  pop %rbx
-  ret
-1: jmp thread_entry
-
-// void host_exit_thread(uint32_t *word): clears the word that says the stack is in use, then ends; no stack after that.
-.globl host_exit_thread
-host_exit_thread:
-  movl $0, (%rdi)
-  xor %edi, %edi
-  mov $60, %eax
-  syscall
-  ud2
-
-.globl host_signal_return
-host_signal_return:
-  mov $15, %eax
-  syscall
-  ud2
-.globl host_calls_end
-host_calls_end:
-
-// ---- signals of the host -------------------------------------------------------------------------------------
-.section .text.signal, "ax"
-.globl host_signal_entry
-host_signal_entry:
-  sub $8, %rsp
-  call host_signal
-  add $8, %rsp
-  ret
+.section .data
+.balign 8
+.globl gate_leave
+gate_leave: .quad 0
 
 // ---- copies ----------------------------------------------------------------------------------------------------
+.section .text.gate, "ax"
 .globl machine_copy_user
 .globl user_copy_start
 user_copy_start:
@@ -324,16 +268,14 @@ ceil:
   fldcw -8(%rsp)
   ret
 
-// ---- start -------------------------------------------------------------------------------------------------------
-.section .text.start, "ax"
-.globl _start
-_start:
-  xor %ebp, %ebp
-  mov %rsp, %rdi
-  and $-16, %rsp
-  call image_main
-  ud2
+.section .text.gate, "ax"
+.globl set_gate_leave
+set_gate_leave:
+  mov %rdi, gate_leave(%rip)
+  ret
 
+// ---- stacks ------------------------------------------------------------------------------------------------------
+.section .text.gate, "ax"
 // void switch_stack(void *stack, void (*function)(void))
 .globl switch_stack
 switch_stack:
@@ -342,5 +284,4 @@ switch_stack:
   call *%rsi
   jmp gate_exit
 
-// What a program returns through from a signal handler that named no restorer; never reached by glibc's programs.
 .section .note.GNU-stack, "", @progbits

@@ -1,5 +1,5 @@
 public import ABI
-import CLinuxHost
+import CHostCore
 public import CMachine
 public import Tasks
 
@@ -33,11 +33,10 @@ public final class ThreadStacks {
     as block: UnsafeMutablePointer<thread_block>, from old: UnsafeMutablePointer<thread_block>,
     _ function: @convention(c) () -> Void
   ) -> Never {
-    let thread = old.pointee.host_thread
     block.pointee.host_process = old.pointee.host_process
+    block.pointee.host_thread = old.pointee.host_thread
     old.pointee.host_thread = 0
-    _ = LinuxCall.raw(LinuxCall.archPrctl, 0x1001, Int(bitPattern: block))
-    block.pointee.host_thread = thread
+    host.adopt(block)
     switch_stack(block.pointee.frame, function)
   }
 }

@@ -10,7 +10,7 @@ import Tasks
 /// `classOf` has a byte a frame: 0 not of the heap, 255 inside a big run, else class + 1. A big run's first frame has
 /// 254, its length in `lengths`. A frame of a size class links its free blocks; frames with free blocks are linked
 /// per class, and one without used blocks goes back to the arena unless it is its class's only one.
-enum Heap {
+public enum Heap {
   static let sizes: [24 of Int] = [
     16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024, 1360, 2048, 0,
     0, 0,
@@ -22,7 +22,7 @@ enum Heap {
   nonisolated(unsafe) static var lengths: UnsafeMutablePointer<UInt32>! = nil
   nonisolated(unsafe) static var slabs: UnsafeMutablePointer<Slab>! = nil
   /// Until there is an arena: start-up takes from here on, never frees.
-  nonisolated(unsafe) static var startTop: UInt = 0
+  nonisolated(unsafe) public static var startTop: UInt = 0
 
   @inline(__always)
   static func sizeClass(_ size: Int) -> Int {
@@ -119,7 +119,9 @@ enum Heap {
   // Swift's runtime does not look at an allocation's result, so there is nothing to return here but memory. What
   // programs can ask for is refused before, while `frames.freeFrames` is above the reserve.
   private static func frameRun(_ count: Int) -> UInt {
-    do throws(Errno) { return try Arena.shared.take(count) } catch { panic("the libOS is out of memory") }
+    do throws(Errno) { return try Arena.shared.take(count) } catch {
+      host.fail("the libOS is out of memory", status: 70)
+    }
   }
 }
 
@@ -130,6 +132,9 @@ struct Slab {
   var firstFree: UInt16
   var freeCount: UInt16
 }
+
+/// Random bytes while there is no host yet; set by the host's first steps.
+nonisolated(unsafe) public var randomAtStart: ((UnsafeMutableRawBufferPointer) -> Void)? = nil
 
 @c(posix_memalign)
 public func posix_memalign(_ out: UnsafeMutablePointer<UInt>, _ alignment: Int, _ size: Int) -> Int32 {
@@ -142,5 +147,6 @@ public func free(_ pointer: UnsafeMutableRawPointer?) { Heap.free(UInt(bitPatter
 
 @c(arc4random_buf)
 public func arc4random_buf(_ pointer: UnsafeMutableRawPointer, _ count: Int) {
-  LinuxCall.getrandom(UnsafeMutableRawBufferPointer(start: pointer, count: count))
+  let bytes = UnsafeMutableRawBufferPointer(start: pointer, count: count)
+  if host != nil { host.fillRandom(bytes) } else { randomAtStart?(bytes) }
 }

@@ -1,17 +1,16 @@
 // The arena is made at start-up and never nil.
 // swift-format-ignore-file: NeverForceUnwrap
-import ABI
-import CLinuxHost
+public import ABI
 import CMachine
 public import Tasks
 
-/// The arena: frames that every host process of the unikernel maps at one address.
+/// The arena: frames that every address space of the unikernel has at one address.
 ///
-/// Layout: the image's data and bss, the frame bitmaps, then frames. A set bit in `used` is an allocated frame; a
+/// Layout: what start-up has put there, the frame bitmaps, then frames. A set bit in `used` is an allocated frame; a
 /// set bit in `dirty` is a free frame that may hold old bytes. Kernel lock held (or start-up).
 public final class Arena: FrameAllocator {
   public static let address: UInt = 0x2000_0000_0000
-  nonisolated(unsafe) static var shared: Arena! = nil
+  nonisolated(unsafe) private(set) static var shared: Arena! = nil
   public let totalFrames: Int
   public private(set) var freeFrames: Int
   private let used: UnsafeMutablePointer<UInt64>
@@ -24,8 +23,33 @@ public final class Arena: FrameAllocator {
 
   public var base: UInt { Arena.address }
 
-  /// `firstFree` is the first frame that start-up has not used; the bitmaps are put there.
-  init(
+  /// An arena of `memory` bytes whose first `inUse` are taken; its tables come next. Nil: that does not fit.
+  public static func make(memory: UInt64, inUse: UInt) -> Arena? {
+    let total = Int(memory >> 12)
+    let words = (total + 63) / 64
+    guard total << 12 > Int(inUse) + words * 16 + total * (5 + MemoryLayout<Slab>.stride) + (4 << 20) else {
+      return nil
+    }
+    var place = Arena.address + inUse
+    func take(_ bytes: Int) -> UInt {
+      defer { place += UInt((bytes + 63) & ~63) }
+      return place
+    }
+    guard let used = UnsafeMutablePointer<UInt64>(bitPattern: take(words * 8)),
+      let dirty = UnsafeMutablePointer<UInt64>(bitPattern: take(words * 8))
+    else { return nil }
+    Heap.lengths = UnsafeMutablePointer(bitPattern: take(total * 4))
+    Heap.classOf = UnsafeMutablePointer(bitPattern: take(total))
+    Heap.slabs = UnsafeMutablePointer(bitPattern: take(total * MemoryLayout<Slab>.stride))
+    let firstFree = Int((place - Arena.address + 4095) >> 12)
+    let arena = Arena(totalFrames: total, used: used, dirty: dirty, firstFree: firstFree)
+    shared = arena
+    MemoryLimit.reserve = min(max(total / 32, 256), 4096)
+    return arena
+  }
+
+  /// `firstFree` is the first frame that start-up has not used.
+  private init(
     totalFrames: Int, used: UnsafeMutablePointer<UInt64>, dirty: UnsafeMutablePointer<UInt64>, firstFree: Int
   ) {
     self.totalFrames = totalFrames
@@ -72,7 +96,7 @@ public final class Arena: FrameAllocator {
   }
 
   /// Frames that start-up set aside and did not use; they are clean.
-  func adopt(_ start: Int, _ end: Int) {
+  public func adopt(_ start: Int, _ end: Int) {
     for frame in start..<max(start, end) { used[frame >> 6] &= ~(1 << UInt64(frame & 63)) }
     freeFrames += max(0, end - start)
     next = min(next, start)

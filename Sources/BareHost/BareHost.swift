@@ -1,0 +1,287 @@
+// Addresses here come from the exokernel or the arena and are never nil.
+// swift-format-ignore-file: NeverForceUnwrap
+public import ABI
+import CBareHost
+import CHostCore
+public import CMachine
+import HostCore
+public import Tasks
+
+/// The host interface above the exokernel: threads and address spaces are its, devices are driven here.
+public final class BareHost: HostInterface {
+  nonisolated(unsafe) static var shared: BareHost! = nil
+  let information: UnsafePointer<exokernel_information>
+  private var deliver: (Int32) -> Void = { _ in }
+  private var channel: ControlChannel?
+  private var link: VirtioNetwork?
+
+  init(information: UnsafePointer<exokernel_information>) { self.information = information }
+
+  /// Finds the devices; the frames that they use come from the arena.
+  func openDevices() {
+    if let found = find(3) { channel = ControlChannel(found) }
+    if let found = find(1) { link = VirtioNetwork(found) }
+  }
+
+  private func find(_ type: UInt32) -> VirtioTransport? {
+    MMIOTransport.find(type, transports: Int(information.pointee.transports))
+      ?? PCITransport.find(type, information)
+  }
+
+  /// Takes the libOS out of the programs' sight for good; before the first of them runs.
+  public func isolate() {
+    set_gate_leave(bare_leave_address())
+    _ = ExokernelCall.raw(EXOKERNEL_ISOLATE)
+  }
+
+  // MARK: Memory
+
+  public func map(address: UInt, length: UInt, protection: Protection, backing: Backing) throws(Errno) {
+    var kind = EXOKERNEL_ANONYMOUS
+    var offset: UInt = 0
+    switch backing {
+    case .anonymous: break
+    case .shared(let arenaOffset): (kind, offset) = (EXOKERNEL_SHARED, arenaOffset)
+    case .copyOnWrite(let arenaOffset): (kind, offset) = (EXOKERNEL_COPY_ON_WRITE, arenaOffset)
+    case .image(let imageOffset): (kind, offset) = (EXOKERNEL_IMAGE, imageOffset)
+    }
+    try ExokernelCall.check(
+      ExokernelCall.raw(
+        EXOKERNEL_MAP, Int(address), Int(length), Int(protection.rawValue) | kind << 8, Int(offset)))
+  }
+
+  public func unmap(address: UInt, length: UInt) throws(Errno) {
+    try ExokernelCall.check(ExokernelCall.raw(EXOKERNEL_UNMAP, Int(address), Int(length)))
+  }
+
+  public func protect(address: UInt, length: UInt, protection: Protection) throws(Errno) {
+    try ExokernelCall.check(
+      ExokernelCall.raw(EXOKERNEL_PROTECT, Int(address), Int(length), Int(protection.rawValue)))
+  }
+
+  public func move(from: UInt, length: UInt, to: UInt, newLength: UInt) throws(Errno) {
+    try ExokernelCall.check(
+      ExokernelCall.raw(EXOKERNEL_MOVE, Int(from), Int(min(length, newLength)), Int(to)))
+  }
+
+  public func discard(address: UInt, length: UInt) throws(Errno) {
+    try ExokernelCall.check(ExokernelCall.raw(EXOKERNEL_DISCARD, Int(address), Int(length)))
+  }
+
+  public func release(arenaOffset: UInt, length: UInt) {
+    _ = ExokernelCall.raw(EXOKERNEL_RELEASE, Int(arenaOffset), Int(length))
+  }
+
+  // MARK: Threads
+
+  public func startThread(_ block: UnsafeMutablePointer<thread_block>) throws(Errno) {
+    try ExokernelCall.check(ExokernelCall.raw(EXOKERNEL_START_THREAD, Int(bitPattern: block)))
+  }
+
+  public func startProcess(_ block: UnsafeMutablePointer<thread_block>) throws(Errno) {
+    try ExokernelCall.check(ExokernelCall.raw(EXOKERNEL_START_PROCESS, Int(bitPattern: block)))
+  }
+
+  public func endThread(clearing word: UnsafeMutablePointer<UInt32>) -> Never {
+    _ = ExokernelCall.raw(EXOKERNEL_END_THREAD, Int(bitPattern: word))
+    fatalError()
+  }
+
+  public func park(word: UnsafeMutablePointer<UInt32>, expected: UInt32, deadline: UInt64) {
+    _ = ExokernelCall.raw(
+      EXOKERNEL_PARK, Int(bitPattern: word), Int(expected), Int(bitPattern: UInt(deadline)))
+  }
+
+  public func unpark(word: UnsafeMutablePointer<UInt32>) {
+    _ = ExokernelCall.raw(EXOKERNEL_UNPARK, Int(bitPattern: word), 1)
+  }
+
+  public func kick(_ block: UnsafeMutablePointer<thread_block>) {
+    let thread = block.pointee.host_thread
+    if thread != 0 { _ = ExokernelCall.raw(EXOKERNEL_KICK, Int(thread)) }
+  }
+
+  public func setThreadPointer(_ address: UInt) {
+    // A base that is not canonical would fault; programs that ask for one have been refused.
+    if address >> 47 == 0 { bare_write_fs_base(UInt64(address)) }
+  }
+
+  public func yield() { _ = ExokernelCall.raw(EXOKERNEL_YIELD) }
+
+  public func adopt(_ block: UnsafeMutablePointer<thread_block>) {
+    _ = ExokernelCall.raw(EXOKERNEL_ADOPT, Int(bitPattern: block))
+  }
+
+  public var processorCount: Int { Int(information.pointee.processors) }
+
+  // MARK: Time and entropy
+
+  public var monotonicNanoseconds: UInt64 {
+    let passed = bare_time_stamp() &- information.pointee.time_stamp_base
+    let product = passed.multipliedFullWidth(by: information.pointee.multiplier)
+    return product.high << 32 | product.low >> 32
+  }
+
+  public func processorNanoseconds(_ block: UnsafeMutablePointer<thread_block>, wholeProcess: Bool) -> UInt64
+  {
+    let used = ExokernelCall.raw(EXOKERNEL_TIME, Int(block.pointee.host_thread), wholeProcess ? 1 : 0)
+    return used < 0 ? 0 : UInt64(used)
+  }
+
+  public var realtimeNanoseconds: UInt64 { information.pointee.realtime_base &+ monotonicNanoseconds }
+
+  public func fillRandom(_ bytes: UnsafeMutableRawBufferPointer) { Entropy.fill(bytes) }
+
+  // MARK: Devices
+
+  public func pollDevices(console: Bool, network: Bool, deadline: UInt64) -> DeviceEvents {
+    let seen = machine_load(bare_device_word())
+    acknowledge()
+    let ready = pending(console: console, network: network)
+    guard ready.isEmpty, deadline > monotonicNanoseconds else { return ready }
+    park(word: bare_device_word(), expected: seen, deadline: deadline)
+    return pending(console: console, network: network)
+  }
+
+  private func acknowledge() {
+    link?.acknowledge()
+    channel?.acknowledge()
+  }
+
+  private func pending(console: Bool, network: Bool) -> DeviceEvents {
+    var events: DeviceEvents = []
+    // The serial port does not say before it is read.
+    if console, channel?.isReadable ?? true { events.insert(.console) }
+    if network, link?.hasInput ?? false { events.insert(.network) }
+    return events
+  }
+
+  public func wakePoller() {
+    _ = machine_add(bare_device_word(), 1)
+    _ = ExokernelCall.raw(EXOKERNEL_UNPARK, Int(bitPattern: bare_device_word()), Int.max)
+  }
+
+  public func readConsole(_ bytes: UnsafeMutableRawBufferPointer) throws(Errno) -> Int {
+    if let channel { return try channel.read(bytes) }
+    return try ExokernelCall.check(
+      ExokernelCall.raw(EXOKERNEL_READ_CONSOLE, Int(bitPattern: bytes.baseAddress), bytes.count))
+  }
+
+  public func writeConsole(_ stream: Int, _ bytes: UnsafeRawBufferPointer) throws(Errno) -> Int {
+    if let channel { return try ExokernelCall.check(channel.send(UInt8(stream), bytes)) }
+    return try ExokernelCall.check(
+      ExokernelCall.raw(EXOKERNEL_WRITE_CONSOLE, stream, Int(bitPattern: bytes.baseAddress), bytes.count))
+  }
+
+  public func readFrame(_ bytes: UnsafeMutableRawBufferPointer) -> Int { link?.read(bytes) ?? -11 }
+
+  public func writeFrame(header: UnsafeRawBufferPointer, _ bytes: UnsafeRawBufferPointer) -> Int {
+    link?.write(header: header, bytes) ?? -11
+  }
+
+  // MARK: End
+
+  public func exit(status: Int32) -> Never {
+    channel?.finish(status: UInt8(truncatingIfNeeded: status))
+    _ = ExokernelCall.raw(EXOKERNEL_EXIT, Int(status & 0xff))
+    fatalError()
+  }
+
+  public func fail(_ text: StaticString, status: Int32) -> Never {
+    say("swiftlet: ")
+    say(text)
+    say("\n")
+    exit(status: status)
+  }
+
+  public func seal() {}
+
+  private func say(_ text: StaticString) {
+    let bytes = UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)
+    var done = 0
+    while done < bytes.count {
+      let rest = UnsafeRawBufferPointer(rebasing: bytes[done...])
+      let count = (try? writeConsole(2, rest)) ?? 0
+      if count <= 0 { return }
+      done += count
+    }
+  }
+
+  // MARK: Standby
+
+  /// Starts the thread that watches the devices while every other runs application code, and that passes the user's
+  /// signals on. `deliver` is called with the kernel lock held.
+  public func startStandby(_ block: UnsafeMutablePointer<thread_block>, deliver: @escaping (Int32) -> Void) {
+    self.deliver = deliver
+    let result = ExokernelCall.raw(
+      EXOKERNEL_START_THREAD, Int(bitPattern: block), Int(bare_standby_address()))
+    if result < 0 { fail("no memory for the standby thread", status: 125) }
+  }
+
+  fileprivate func standBy() -> Never {
+    while true {
+      let seen = machine_load(bare_device_word())
+      let isVacant = Devices.isVacant
+      if isVacant { acknowledge() }
+      if let channel, channel.hasMessages, KernelLock.tryAcquire() {
+        channel.pump()
+        let signals = channel.takeSignals()
+        for number in 1..<32 where signals & (1 << UInt64(number)) != 0 { deliver(Int32(number)) }
+        KernelLock.release()
+      }
+      if isVacant { Devices.stand() }
+      let wait: UInt64 = isVacant || channel?.hasMessages ?? false ? 1_000_000 : 10_000_000
+      park(word: bare_device_word(), expected: seen, deadline: monotonicNanoseconds + wait)
+    }
+  }
+}
+
+/// First instruction of the standby thread.
+@c(bare_standby)
+public func bareStandby() { BareHost.shared.standBy() }
+
+/// Calls of the exokernel. Results are an errno where negative.
+enum ExokernelCall {
+  @inline(__always)
+  static func raw(_ number: Int, _ a: Int = 0, _ b: Int = 0, _ c: Int = 0, _ d: Int = 0) -> Int {
+    bare_call(number, a, b, c, d)
+  }
+
+  @discardableResult
+  static func check(_ result: Int) throws(Errno) -> Int {
+    if result < 0 { throw Errno(rawValue: Int32(truncatingIfNeeded: -result)) }
+    return result
+  }
+}
+
+/// Random bytes: the processor's generator where it has one.
+enum Entropy {
+  nonisolated(unsafe) private static var state: UInt64 = 0
+  nonisolated(unsafe) private static var hasGenerator: Int32 = -1
+
+  static func fill(_ bytes: UnsafeMutableRawBufferPointer) {
+    if hasGenerator < 0 { hasGenerator = bare_has_random() }
+    var done = 0
+    while done < bytes.count {
+      var value = next()
+      withUnsafeBytes(of: &value) {
+        let count = min(8, bytes.count - done)
+        UnsafeMutableRawBufferPointer(rebasing: bytes[done..<done + count])
+          .copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[..<count]))
+        done += count
+      }
+    }
+  }
+
+  private static func next() -> UInt64 {
+    var value: UInt64 = 0
+    if hasGenerator == 1 {
+      for _ in 0..<10 where bare_random(&value) != 0 { return value }
+    }
+    // No generator: the jitter of the time-stamp counter, mixed (splitmix64). Not for keys.
+    state = (state ^ bare_time_stamp()) &* 0x9e37_79b9_7f4a_7c15 &+ 0x6a09_e667_f3bc_c909
+    value = (state ^ state >> 30) &* 0xbf58_476d_1ce4_e5b9
+    value = (value ^ value >> 27) &* 0x94d0_49bb_1331_11eb
+    return value ^ value >> 31
+  }
+}

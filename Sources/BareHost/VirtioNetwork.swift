@@ -1,0 +1,87 @@
+import ABI
+import CBareHost
+import CMachine
+import Tasks
+
+/// A virtio network device (virtio 1.2, 5.1) with one pair of queues. Kernel lock held for every call.
+final class VirtioNetwork {
+  private let transport: VirtioTransport
+  private let receive: Virtqueue
+  private let transmit: Virtqueue
+  /// virtio_net_hdr with num_buffers.
+  private static let header = 12
+
+  init?(_ transport: VirtioTransport) {
+    // CSUM, GUEST_CSUM, HOST_TSO4, MRG_RXBUF
+    let wanted: UInt64 = 1 << 0 | 1 << 1 | 1 << 11 | 1 << 15
+    guard let features = transport.negotiate(wanted), features & 1 << 15 != 0 else { return nil }
+    self.transport = transport
+    do throws(Errno) {
+      guard let first = try Virtqueue(transport, 0, atMost: 256),
+        let second = try Virtqueue(transport, 1, atMost: 256)
+      else { return nil }
+      receive = first
+      transmit = second
+    } catch { return nil }
+    transport.start()
+    while let page = receive.take() { receive.offer([(page, 4096)], isWrite: true) }
+    receive.notify()
+  }
+
+  var hasInput: Bool { receive.hasUsed }
+
+  func acknowledge() { transport.acknowledge() }
+
+  /// One frame behind a `virtio_net_hdr` of ten bytes; EAGAIN with none.
+  func read(_ bytes: UnsafeMutableRawBufferPointer) -> Int {
+    guard let first = receive.nextDone() else { return -11 }
+    let page = receive.pages[Int(first.page)].bytes
+    let buffers = Int(page.loadUnaligned(fromByteOffset: 10, as: UInt16.self))
+    var count = 0
+    func append(_ source: UnsafeMutableRawBufferPointer, _ from: Int, _ to: Int) {
+      guard from < to, count + to - from <= bytes.count else { return }
+      UnsafeMutableRawBufferPointer(rebasing: bytes[count..<count + to - from])
+        .copyMemory(from: UnsafeRawBufferPointer(rebasing: source[from..<to]))
+      count += to - from
+    }
+    append(page, 0, min(10, first.length))
+    append(page, VirtioNetwork.header, first.length)
+    receive.offer([(first.page, 4096)], isWrite: true)
+    if buffers > 1 {
+      for _ in 1..<buffers {
+        guard let next = receive.nextDone() else { break }
+        append(receive.pages[Int(next.page)].bytes, 0, next.length)
+        receive.offer([(next.page, 4096)], isWrite: true)
+      }
+    }
+    if !receive.hasUsed { receive.notify() }
+    return count
+  }
+
+  /// Sends one frame; `header` is a `virtio_net_hdr` of ten bytes. EAGAIN when the queue is full.
+  func write(header: UnsafeRawBufferPointer, _ bytes: UnsafeRawBufferPointer) -> Int {
+    transmit.reclaim()
+    let total = VirtioNetwork.header + bytes.count
+    guard header.count == 10, transmit.freeCount * 4096 >= total else { return -11 }
+    var chain: [(page: UInt16, length: Int)] = []
+    var done = 0
+    while done < bytes.count || chain.isEmpty {
+      guard let page = transmit.take() else { return -11 }
+      let target = transmit.pages[Int(page)].bytes
+      var start = 0
+      if chain.isEmpty {
+        target.copyMemory(from: header)
+        target.storeBytes(of: 0, toByteOffset: 10, as: UInt16.self)
+        start = VirtioNetwork.header
+      }
+      let count = min(4096 - start, bytes.count - done)
+      UnsafeMutableRawBufferPointer(rebasing: target[start..<start + count])
+        .copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[done..<done + count]))
+      done += count
+      chain.append((page, start + count))
+    }
+    transmit.offer(chain, isWrite: false)
+    transmit.notify()
+    return header.count + bytes.count
+  }
+}

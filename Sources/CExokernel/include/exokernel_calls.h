@@ -1,0 +1,84 @@
+// The calls of the exokernel: the whole list, and what each may be given. Ring 3 makes them with `syscall` from the
+// libOS's own call site only: number in rax, arguments in rdi, rsi, rdx, r10, r8, result in rax (negative: an errno).
+//
+// A "range" is page aligned, not empty, and lies in the program's part of the address space: at or above 64 KiB, below
+// 0x7000_0000_0000 and outside the libOS's own 0x1000_0000_0000 ..< 0x3000_0000_0000. An "arena range" is page aligned
+// and lies in the arena. A "word" is a 4-byte aligned address in the arena or in the libOS's data. A "block" is a
+// thread_block in the arena whose `frame` lies in the arena, 16-byte aligned. Anything else is EINVAL.
+#pragma once
+#include <stdint.h>
+
+enum {
+  // Memory of the caller's address space.
+  EXOKERNEL_MAP = 1,        // range start, length, protection | kind << 8, arena offset; past the arena's end
+                            // touching is SIGBUS
+  EXOKERNEL_UNMAP = 2,      // range start, length
+  EXOKERNEL_PROTECT = 3,    // range start, length, protection
+  EXOKERNEL_MOVE = 4,       // range start, length, range start of the same length; they do not overlap
+  EXOKERNEL_DISCARD = 5,    // range start, length
+  EXOKERNEL_RELEASE = 6,    // arena range: offset, length
+  // Threads.
+  EXOKERNEL_START_THREAD = 7,   // block, address in the libOS or 0 to leave by the gate: gives the thread's number
+  EXOKERNEL_START_PROCESS = 8,  // block: as above, in a copy of the address space
+  EXOKERNEL_END_THREAD = 9,     // word, set to 0 when the thread is gone
+  EXOKERNEL_PARK = 10,          // word, expected value, deadline in nanoseconds
+  EXOKERNEL_UNPARK = 11,        // word, the most threads to wake
+  EXOKERNEL_KICK = 12,          // a thread's number
+  EXOKERNEL_ADOPT = 13,         // block
+  EXOKERNEL_YIELD = 14,         // nothing
+  // Devices and the end.
+  EXOKERNEL_WRITE_CONSOLE = 15,  // stream (1 or 2), address in libOS memory, length; gives the bytes written
+  EXOKERNEL_READ_CONSOLE = 16,   // address in libOS memory, length; gives the bytes read, EAGAIN with none
+  EXOKERNEL_BIND = 17,           // arena range of one page: gives its physical address, for a device
+  EXOKERNEL_EXIT = 18,           // status
+  EXOKERNEL_LEAVE = 19,          // nothing: goes on with the program's registers in the caller's block; comes back
+                                 // when the block asks for attention
+  EXOKERNEL_ISOLATE = 20,        // nothing: from now on programs do not see the libOS, and leave it by LEAVE
+  EXOKERNEL_TIME = 21,           // a thread's number, 1 for all of its address space: nanoseconds of processor time
+  EXOKERNEL_MEMORY = 22,         // nothing: frames that programs may still have
+};
+
+// What a mapped range shows (bits 8 and up of MAP's third argument).
+// IMAGE: the image file from that offset on, written to copies; the range lies in the archive.
+enum { EXOKERNEL_ANONYMOUS = 1, EXOKERNEL_SHARED = 2, EXOKERNEL_COPY_ON_WRITE = 3, EXOKERNEL_IMAGE = 5 };
+
+// Fixed places of the address space.
+#define EXOKERNEL_IMAGE_ADDRESS 0x100000000000ul    // the libOS, as linked
+#define EXOKERNEL_ARENA_ADDRESS 0x200000000000ul
+#define EXOKERNEL_DEVICE_ADDRESS 0x2d0000000000ul   // pages of devices, as `exokernel_information` lists them
+#define EXOKERNEL_INFORMATION_ADDRESS 0x2e0000000000ul
+#define EXOKERNEL_RECORD_ADDRESS 0x2e1000000000ul   // the launch record
+#define EXOKERNEL_ARCHIVE_ADDRESS 0x2f0000000000ul  // the image's archive
+
+// A page that ring 3 reads: what the machine has.
+struct exokernel_information {
+  uint64_t arena_bytes;
+  uint64_t archive_bytes, record_bytes;
+  uint64_t archive_file_offset;   // where the archive starts in the image file
+  uint64_t processors;
+  // nanoseconds = (tsc - time_stamp_base) * multiplier >> 32
+  uint64_t time_stamp_base, multiplier;
+  uint64_t realtime_base;         // nanoseconds since 1970 when monotonic time was 0
+  uint64_t transports;            // virtio-mmio transports at EXOKERNEL_DEVICE_ADDRESS, 512 bytes each
+  uint64_t command_line_bytes;
+  uint8_t command_line[1024];
+  // virtio-pci functions, with an interrupt each (MSI-X vector 0); addresses in ring 3.
+  uint64_t function_count;
+  struct exokernel_function {
+    uint64_t type;                      // virtio device type
+    uint64_t common, notify;            // its register blocks
+    uint64_t notify_multiplier;
+  } functions[8];
+};
+
+// What the libOS tells the exokernel about itself: named by the ELF note "Swiftlet", type 1.
+struct exokernel_entries {
+  uint64_t start;                             // ring 3 begins here, rsp on a stack of its own
+  uint64_t stack_top;
+  uint64_t trap_entry;                        // a trapped thread goes on here, rsp its frame
+  uint64_t gate_exit, gate_exit_end;          // a kick in here restarts the way out
+  uint64_t calls_start, calls_end;            // `syscall` in here is a call of the exokernel
+  uint64_t copy_start, copy_end, copy_fault;  // a fault in here goes on at copy_fault
+  uint64_t exchange_start, exchange_end, exchange_fault;
+  uint64_t device_word;                       // a word that the interrupts of devices count up: park on it
+};

@@ -1,0 +1,32 @@
+import ABI
+import BareHost
+import CMachine
+import HostCore
+import Image
+import Processes
+import Tasks
+
+/// Entry of the image in ring 3 above the exokernel.
+@c(bare_main)
+public func bareMain() {
+  BareHost.begin()
+  let bare = BareHost.establish()
+  let start: StartUp
+  do throws(ImageError) {
+    let reader = try ImageReader(BareHost.image)
+    var options = LaunchOptions()
+    if BareHost.record.count > 0 { options = try LaunchOptions(parsing: BareHost.record) }
+    start = StartUp(reader: reader, manifest: options.applied(to: reader.manifest), options: options)
+  } catch { bare.fail(error.description, status: 125) }
+  let stacks = Stacks()
+  threadMemory = stacks
+  switch start.manifest.isolation {
+  case .none: gateAddress = BareHost.gateAddress
+  case .paging: bare.isolate()
+  }
+  let standby = makeLibOSThread(stacks)
+  startFirstProcess(start, stacks) { block in
+    bare.adopt(block)
+    bare.startStandby(standby, deliver: deliverFromOutside)
+  }
+}

@@ -1,0 +1,158 @@
+"""The bare host: the same images booted as virtual machines of QEMU (mostly without KVM, so everything is short)."""
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+# A program that looks for the libOS by address: each attempt ends in a signal, and the others live on.
+ATTACKS = """#define _GNU_SOURCE
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static volatile unsigned long *const places[]={(void*)0x100000000000,(void*)0x100000090000,(void*)0x200000000000,
+(void*)0x200000800000,(void*)0x2d0000000000,(void*)0x2e0000000000,(void*)0x2f0000000000,(void*)0xffff800000200000,
+(void*)0xffffffff80100000};
+static void look(int i){(void)*places[i];}
+static void change(int i){*places[i]=0x90;}
+static void jump(int i){((void(*)(void))places[i])();}
+static int dies(void(*f)(int),int i){pid_t p=fork();if(!p){f(i);_exit(0);}int s;waitpid(p,&s,0);
+return WIFSIGNALED(s)&&(WTERMSIG(s)==SIGSEGV||WTERMSIG(s)==SIGBUS||WTERMSIG(s)==SIGILL);}
+static void forge(int i){/* a signal frame whose rip lies in the libOS */
+unsigned long f[128];memset(f,0,sizeof f);f[1]=0;f[22]=(unsigned long)places[i]+0x400;f[21]=(unsigned long)f;
+__asm__ volatile("mov %0,%%rsp\\n mov $15,%%eax\\n syscall"::"r"(f)); }
+int main(){int good=0,all=0;int n=sizeof places/sizeof*places;
+for(int i=0;i<n;i++){good+=dies(look,i);good+=dies(change,i);good+=dies(jump,i);good+=dies(forge,i);all+=4;}
+/* Addresses of the libOS given to calls: errors. */
+for(int i=0;i<n;i++){all+=4;int fd=memfd_create("x",0);char b[16]="0123456789";
+good+=write(1,(void*)places[i],8)<0;good+=read(fd,(void*)places[i],8)<=0;
+good+=mmap((void*)places[i],4096,3,MAP_FIXED|MAP_ANONYMOUS|MAP_PRIVATE,-1,0)==MAP_FAILED;
+good+=munmap((void*)places[i],4096)<0;close(fd);(void)b;}
+printf("%d of %d\\n",good,all);return good==all?0:1;}"""
+
+SCRIPTS = [
+    ("pipeline", "echo c b a | tr ' ' '\\n' | sort | tr '\\n' ' '"),
+    ("status and subshell", "(exit 5); echo $?; x=1; (x=2; echo $x); echo $x"),
+    ("background and wait", "(sleep 0.1; echo late) & wait; echo done; false & wait $!; echo $?"),
+    ("files", "mkdir /tmp/d; cd /tmp/d; echo x >a; ln -s a b; cat b; mv a c; ls; rm -f c; cat b 2>/dev/null; echo $?"),
+    ("long pipe", "head -c 300000 /dev/zero | tail -c 100000 | wc -c"),
+    ("killed child", "sleep 10 & kill -9 $!; wait $! ; echo $?"),
+    ("trap", "trap 'echo trapped' USR1; kill -USR1 $$; echo after"),
+]
+
+
+def run_all(work, tools):
+    """`tools` are the functions and programs of `run`."""
+    if not shutil.which("qemu-system-x86_64"):
+        print("skipped  bare host: no qemu-system-x86_64")
+        return
+    programs(work, tools)
+    shells(work, tools)
+    isolation(work, tools)
+    plain_boot(work, tools)
+    nginx(work, tools)
+
+
+def bare(tools, *arguments, **options):
+    return tools.run([tools.swiftlet, "run", "--host=bare", *arguments], seconds=90, **options)
+
+
+def programs(work, tools):
+    for name, expected in (("hello", 7), ("wild", 0), ("forks", 0), ("threads", 0), ("signals", 0), ("registers", 0)):
+        text = tools.programs[name].replace("i<10000", "i<300")
+        program = tools.compile_c(work, f"bare-{name}", text, "-pthread")
+        native = (0, b"alive\n") if name == "wild" else tools.run([program], seconds=60)[:2]
+        for options in (["--cpus=1"], ["--cpus=2"], ["--cpus=2", "--machine=q35"], ["--isolation=paging"]):
+            if name not in ("hello", "forks") and "--machine=q35" in options:
+                continue
+            ours = bare(tools, *options, program)
+            good = ours[0] == expected and ours[:2] == native
+            tools.check(f"bare, {name} {' '.join(options)}", good, f"{ours}\nnative {native}")
+    program = tools.compile_c(work, "bare-abort", tools.programs["abort"])
+    tools.check("bare: abort ends with 128 + SIGABRT", bare(tools, program)[0] == 134)
+
+
+def shells(work, tools):
+    names = ["tr", "sort", "cat", "sleep", "mkdir", "ln", "mv", "ls", "rm", "head", "tail", "wc"]
+    adds = [part for name in names for part in ("--add", shutil.which(name))]
+    image = tools.build(work, "bare-bash", shutil.which("bash"), *adds)
+    for name, script in SCRIPTS:
+        subprocess.run(["rm", "-rf", "/tmp/d"])
+        ours = bare(tools, image, "-c", script)
+        theirs = tools.run(["bash", "-c", script])
+        tools.check("bare, bash: " + name, ours[:2] == theirs[:2], f"ours   {ours}\nnative {theirs}")
+    ours = bare(tools, "-i", image, "-c", "read a; echo got $a; cat | wc -c", stdin=b"line\n" + b"x" * 100000)
+    tools.check("bare, bash: standard input to its end", ours[:2] == (0, b"got line\n100000\n"), str(ours))
+    ours = bare(tools, image, "-c", "echo out; echo err >&2; exit 200")
+    tools.check("bare: outputs apart, status above 127", ours == (200, b"out\n", b"err\n"), str(ours))
+    machine = subprocess.Popen(
+        [tools.swiftlet, "run", "--host=bare", image, "-c", "trap 'exit 9' TERM; echo ready; while :; do sleep 0.1; done"],
+        stdout=subprocess.PIPE)
+    machine.stdout.readline()
+    machine.send_signal(signal.SIGTERM)
+    try:
+        status = machine.wait(20)
+    except subprocess.TimeoutExpired:
+        machine.kill()
+        status = None
+    tools.check("bare: SIGTERM reaches pid 1", status == 9, str(status))
+
+
+def isolation(work, tools):
+    program = tools.compile_c(work, "attacks", ATTACKS)
+    for cpus in ("1", "2"):
+        ours = bare(tools, "--isolation=paging", "--cpus=" + cpus, program)
+        tools.check(f"bare, isolation by paging: attacks end in signals and errors, {cpus} CPUs", ours[0] == 0, str(ours))
+
+
+def plain_boot(work, tools):
+    """QEMU alone, as anybody would start it: the serial port is the console."""
+    program = tools.compile_c(work, "bare-plain", tools.programs["hello"], "-static")
+    image = tools.build(work, "bare-plain", program)
+    for machine in ("microvm", "q35"):
+        ours = tools.run(
+            ["qemu-system-x86_64", "-M", machine, "-cpu", "max", "-m", "128", "-nodefaults", "-display", "none",
+             "-no-reboot", "-serial", "stdio", "-device", "isa-debug-exit,iobase=0x501", "-kernel", image], seconds=60)
+        tools.check(f"bare: the file boots as -M {machine} -kernel FILE", ours[0] == 15 and b"hello 1" in ours[1], str(ours))
+    native = tools.run([image])
+    tools.check("bare: the same file is a Linux process", native[:2] == (7, b"hello 1\n"), str(native))
+
+
+def nginx(work, tools):
+    site = os.path.join(work, "bare-site")
+    os.mkdir(site)
+    with open(os.path.join(site, "index.html"), "w") as file:
+        file.write("<h1>hello</h1>\n")
+    with open(os.path.join(site, "3M"), "wb") as file:
+        file.write(os.urandom(3 << 20))
+    image = os.path.join(work, "bare-nginx.img")
+    subprocess.run([os.path.join(tools.here, "nginx-image"), image, site, "2"], check=True)
+    for options in (["--cpus=2"], ["--machine=q35", "--cpus=1"]):
+        port = tools.run([os.path.join(tools.here, "free-port")])[1].decode().strip()
+        server = subprocess.Popen(
+            [tools.swiftlet, "run", "--host=bare", *options, "-p", f"{port}:80", image], stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + 60
+            answer = b""
+            while not answer and time.monotonic() < deadline:
+                answer = tools.run(["curl", "-sf", "--max-time", "2", f"http://127.0.0.1:{port}/index.html"])[1]
+            tools.check(f"bare, nginx {' '.join(options)}: answers", answer == b"<h1>hello</h1>\n", str(answer))
+            out = os.path.join(work, "answer")
+            tools.run(["curl", "-sf", "--max-time", "60", "-o", out, f"http://127.0.0.1:{port}/3M"], seconds=70)
+            equal = subprocess.run(["cmp", "-s", out, os.path.join(site, "3M")]).returncode == 0
+            tools.check(f"bare, nginx {' '.join(options)}: 3 MiB byte-exact", equal)
+            server.send_signal(signal.SIGTERM)
+            try:
+                status = server.wait(20)
+            except subprocess.TimeoutExpired:
+                status = None
+            tools.check(f"bare, nginx {' '.join(options)}: SIGTERM ends it with status 0", status == 0, str(status))
+        finally:
+            server.kill()
+            server.wait()
