@@ -127,6 +127,12 @@ private func describeThread() {
 /// On the first thread's libOS stack.
 private func runFirstProcess() {
   KernelLock.acquire()
+  startFirstProgram()
+  KernelLock.release()
+}
+
+@inline(never)
+private func startFirstProgram() {
   let start = startUp!
   do throws(Errno) {
     try start.build()
@@ -147,7 +153,6 @@ private func runFirstProcess() {
     default: LinuxHost.fail("the program cannot be run", status: 126)
     }
   }
-  KernelLock.release()
 }
 
 final class Stacks: ThreadMemory {
