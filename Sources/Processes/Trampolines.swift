@@ -9,6 +9,16 @@ public struct TrampolinePages {
     var used: UInt
   }
   var pages: [Page] = []
+  /// Sites that trapped: most are used once, and patching costs several traps.
+  private var seen: [32 of UInt] = .init(repeating: 0)
+
+  /// True from the second time on, unless too many others came between.
+  fileprivate mutating func isKnown(_ site: UInt) -> Bool {
+    let place = Int((site ^ site >> 5 ^ site >> 10) & 31)
+    if seen[place] == site { return true }
+    seen[place] = site
+    return false
+  }
 
   static let pageBytes: UInt = 64 << 10
   static let entryBytes: UInt = 32
@@ -23,10 +33,10 @@ nonisolated(unsafe) public var gateAddress: UInt = 0
 
 extension AddressSpace {
   /// Turns `mov $number, %eax; syscall` into a jump. `after` is the address behind the `syscall` that just trapped,
-  /// and so known to be a real instruction. The `syscall` itself stays: a restarted call goes back to it, and a jump
+  /// and so known to be a real instruction; patched is what traps a second time. The `syscall` itself stays: a restarted call goes back to it, and a jump
   /// straight to it still works.
   public func patch(after: UInt) {
-    if patchZero(after: after) { return }
+    if !trampolines.isKnown(after) || patchZero(after: after) { return }
     let site = after &- 7
     guard let area = area(at: site), area.end >= after, area.protection.contains(.execute), !area.isShared,
       let bytes = try? UserSlice(site, 7).bytes(), bytes[0] == 0xb8, bytes[5] == 0x0f, bytes[6] == 0x05,

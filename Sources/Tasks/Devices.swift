@@ -32,6 +32,9 @@ public enum Devices {
   /// Other threads woken since the poller last woke itself.
   nonisolated(unsafe) private static var strangers = 0
   private static let mostStrangers = 32
+  /// Counted by `network`.
+  nonisolated(unsafe) public static var framesReceived: UInt64 = 0
+  nonisolated(unsafe) private static var networkIsBusy = false
   /// Nothing to poll: the poller sleeps on its own word until the next timer.
   nonisolated(unsafe) private static var pollerSleeps = false
   /// Looks at the own word before sleeping: a microsecond or two, what a wake by the host costs.
@@ -85,7 +88,27 @@ public enum Devices {
   /// One turn of the poller: timers, then devices until the next deadline.
   private static func turn(_ block: UnsafeMutablePointer<thread_block>, _ count: UInt32, _ deadline: UInt64) {
     Timers.run(now: host.monotonicNanoseconds)
-    guard machine_load(&block.pointee.park_word) == count else { return }
+    if networkIsBusy { lookAtNetwork() }
+    if machine_load(&block.pointee.park_word) == count { waitForDevices(block, count, deadline) }
+    guard let next = successor else { return }
+    // The word must change: the successor may be about to sleep. It comes back at once, and finds the role vacant.
+    successor = nil
+    poller = nil
+    strangers = 0
+    _ = machine_add(&next.block.pointee.park_word, 1)
+    next.wakeByHost()
+  }
+
+  /// While frames keep coming, reading costs less than asking whether there is something to read.
+  private static func lookAtNetwork() {
+    let before = framesReceived
+    network?.handleInput()
+    networkIsBusy = framesReceived != before
+  }
+
+  private static func waitForDevices(
+    _ block: UnsafeMutablePointer<thread_block>, _ count: UInt32, _ deadline: UInt64
+  ) {
     let until = min(deadline, Timers.nextDeadline)
     if network == nil, consoleReaders == 0 {
       pollerSleeps = true
@@ -93,14 +116,12 @@ public enum Devices {
       pollerSleeps = false
     } else {
       let events = poll(console: consoleReaders > 0, network: network != nil, until)
-      if events.contains(.network) { network?.handleInput() }
+      if events.contains(.network) {
+        networkIsBusy = true
+        network?.handleInput()
+      }
       if events.contains(.console) { console?.handleInput() }
     }
-    guard let next = successor else { return }
-    successor = nil
-    poller = next
-    strangers = 0
-    host.unpark(word: &next.block.pointee.park_word)
   }
 
   @inline(never)
@@ -113,9 +134,9 @@ public enum Devices {
 
   /// Has `poller` end its wait: early, when it sleeps on its word.
   static func wakePoller(_ poller: Thread) {
-    guard pollerSleeps else { return host.wakePoller() }
+    guard pollerSleeps else { return KernelLock.wakeAfterwards(0) }
     _ = machine_add(&poller.block.pointee.park_word, 1)
-    host.unpark(word: &poller.block.pointee.park_word)
+    poller.wakeByHost()
   }
 
   static func noteWake(of thread: Thread) {

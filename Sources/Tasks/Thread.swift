@@ -65,11 +65,12 @@ open class Thread {
     let word = machine_add(&block.pointee.park_word, 1)
     // The poller may be waking itself: it looks at the word next.
     if word & Thread.watches != 0 || Thread.current === self { return }
-    if Devices.poller === self {
-      Devices.wakePoller(self)
-    } else {
-      host.unpark(word: &block.pointee.park_word)
-    }
+    if Devices.poller === self { Devices.wakePoller(self) } else { wakeByHost() }
+  }
+
+  /// The host wakes the thread from its sleep on its word.
+  final func wakeByHost() {
+    withUnsafeMutablePointer(to: &block.pointee.park_word) { KernelLock.wakeAfterwards(UInt(bitPattern: $0)) }
   }
 
   /// Sends the thread through the slow way out of the libOS before its program goes on, without ending a wait.

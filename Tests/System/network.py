@@ -7,6 +7,8 @@ import subprocess
 import threading
 import time
 
+import nginx_control
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 SWIFTLET = os.path.join(os.path.dirname(os.path.dirname(HERE)), "bin", "swiftlet")
 LINUX, OURS = "10.0.2.2", "10.0.2.15"
@@ -94,7 +96,7 @@ class Namespace:
         """A socket of the namespace: sockets stay in the namespace that their thread was in when it made them."""
         import ctypes
         libc = ctypes.CDLL(None, use_errno=True)
-        own, other = os.open("/proc/self/ns/net", os.O_RDONLY), os.open(f"/run/netns/{self.name}", os.O_RDONLY)
+        own, other = os.open("/proc/thread-self/ns/net", os.O_RDONLY), os.open(f"/run/netns/{self.name}", os.O_RDONLY)
         try:
             if libc.setns(other, 0x40000000):
                 raise OSError(ctypes.get_errno(), "setns")
@@ -383,6 +385,7 @@ def tests(suite, work):
     place = Namespace(suite).address()
     try:
         linux_fetches(suite, place, work, site)
+        nginx_control.tests(suite, place, work, site)
         unikernel_fetches(suite, place, work, site)
         sockets(suite, place, work, program, "tap")
         through_passt(suite, place, work, site)
