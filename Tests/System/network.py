@@ -289,12 +289,15 @@ def through_passt(suite, place, work, site):
 
 def passt_dies(suite, place, work, program):
     log = f"{work}/passt-dies.log"
-    server = place.start([SWIFTLET, "run", "-p", "7007:7", program], log)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = place.start([SWIFTLET, "run", "-p", f"{port}:7", program], log)
     for _ in range(100):
-        if place.run(["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/7007"])[0] == 0:
+        if place.run(["bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{port}"])[0] == 0:
             break
         time.sleep(0.1)
-    passt = subprocess.run(["pgrep", "-f", "passt.*7007:7"], stdout=subprocess.PIPE).stdout.split()
+    passt = subprocess.run(["pgrep", "-f", f"passt.*{port}:7"], stdout=subprocess.PIPE).stdout.split()
     for pid in passt:
         os.kill(int(pid), signal.SIGKILL)
     time.sleep(1)
