@@ -208,15 +208,59 @@ machine_vector_state_size:
 
 // ---- the C library's memory functions, for compiled code ---------------------------------------------------------
 .section .text.memory, "ax"
+// Up to 32 bytes everything is loaded before anything is stored, so overlapping does not matter.
+.macro COPY_SMALL
+  cmp $16, %rdx
+  jae 4f
+  cmp $8, %rdx
+  jae 3f
+  cmp $4, %rdx
+  jae 2f
+  test %rdx, %rdx
+  jz 1f
+  movzbl (%rsi), %ecx
+  movzbl -1(%rsi,%rdx), %r8d
+  cmp $3, %rdx
+  jb 5f
+  movzbl 1(%rsi), %r9d
+  mov %r9b, 1(%rdi)
+5: mov %cl, (%rdi)
+  mov %r8b, -1(%rdi,%rdx)
+1: ret
+2: mov (%rsi), %ecx
+  mov -4(%rsi,%rdx), %r8d
+  mov %ecx, (%rdi)
+  mov %r8d, -4(%rdi,%rdx)
+  ret
+3: mov (%rsi), %rcx
+  mov -8(%rsi,%rdx), %r8
+  mov %rcx, (%rdi)
+  mov %r8, -8(%rdi,%rdx)
+  ret
+4: mov (%rsi), %rcx
+  mov 8(%rsi), %r8
+  mov -16(%rsi,%rdx), %r9
+  mov -8(%rsi,%rdx), %r10
+  mov %rcx, (%rdi)
+  mov %r8, 8(%rdi)
+  mov %r9, -16(%rdi,%rdx)
+  mov %r10, -8(%rdi,%rdx)
+  ret
+.endm
+
 .globl memcpy
 memcpy:
   mov %rdi, %rax
+  cmp $32, %rdx
+  jbe copy_small
   mov %rdx, %rcx
   rep movsb
   ret
 .globl memmove
 memmove:
   mov %rdi, %rax
+  cmp $32, %rdx
+  jbe copy_small
   mov %rdx, %rcx
   mov %rdi, %r8
   sub %rsi, %r8
@@ -224,12 +268,22 @@ memmove:
   jb 1f
   rep movsb
   ret
-1: lea -1(%rdi,%rdx), %rdi
-  lea -1(%rsi,%rdx), %rsi
-  std
-  rep movsb
-  cld
-  ret
+  // Backwards, eight bytes at a time: the string instructions are slow that way.
+1: cmp $8, %rcx
+  jb 2f
+  mov -8(%rsi,%rcx), %r8
+  mov %r8, -8(%rdi,%rcx)
+  sub $8, %rcx
+  jmp 1b
+2: test %rcx, %rcx
+  jz 3f
+  movzbl -1(%rsi,%rcx), %r8d
+  mov %r8b, -1(%rdi,%rcx)
+  dec %rcx
+  jmp 2b
+3: ret
+copy_small:
+  COPY_SMALL
 .globl memset
 memset:
   mov %rdi, %r8
@@ -241,7 +295,16 @@ memset:
 .globl memcmp
 memcmp:
   xor %eax, %eax
-  test %rdx, %rdx
+3: cmp $8, %rdx
+  jb 4f
+  mov (%rdi), %rcx
+  cmp (%rsi), %rcx
+  jne 1f
+  add $8, %rdi
+  add $8, %rsi
+  sub $8, %rdx
+  jmp 3b
+4: test %rdx, %rdx
   jz 2f
 1: movzbl (%rdi), %eax
   movzbl (%rsi), %ecx

@@ -132,12 +132,21 @@ extension LinuxHost {
     linux.wakeDescriptor = LinuxCall.raw(LinuxCall.eventfd2, 0, 0o4000)
     LinuxHost.shared = linux
     UserSlice.limit = 0x7000_0000_0000  // Linux keeps its stack and vDSO above
+    neverCount(linux)
+    neverCount(arena)
     host = linux
     frames = arena
+    Devices.processors = linux.processorCount
     // What start-up did not use of its own memory.
     arena.adopt(
       Int((Heap.startTop - Arena.address + 4095) >> 12), Int(boot.dataLength + startBytes) >> 12)
     return linux
+  }
+
+  /// Makes an object immortal, as the runtime marks it: references to it are not counted, so that what runs without the
+  /// kernel lock may use it.
+  static func neverCount<T: AnyObject>(_ object: T) {
+    UnsafeMutablePointer<Int>(OpaquePointer(Unmanaged.passUnretained(object).toOpaque()))[1] = Int.max
   }
 
   /// Uses `descriptor` as the network interface.

@@ -61,7 +61,8 @@ public enum Seal {
       AllowedCall(LinuxCall.mprotect, "mprotect: read, write, execute").only(2, 0, 1, 3, 5),
       AllowedCall(LinuxCall.mprotect, "mprotect: the other combinations").only(2, 2, 4, 6, 7),
       AllowedCall(LinuxCall.mremap, "mremap: to a given place").only(3, 3),
-      AllowedCall(LinuxCall.madvise, "madvise: give memory back (MADV_DONTNEED)").only(2, 4),
+      AllowedCall(LinuxCall.madvise, "madvise: give memory back, map code (MADV_DONTNEED, _POPULATE_READ)")
+        .only(2, 4, 22),
       AllowedCall(LinuxCall.fallocate, "fallocate: give frames of the arena back (PUNCH_HOLE, KEEP_SIZE)")
         .only(0, arena).and(1, 3),
       AllowedCall(LinuxCall.clone, "clone: host processes and threads, with two fixed sets of flags")
@@ -73,8 +74,10 @@ public enum Seal {
         .only(0, 1).and(1, 9),
       AllowedCall(LinuxCall.gettid, "gettid"),
       AllowedCall(LinuxCall.getppid, "getppid: is the supervisor still there"),
-      AllowedCall(LinuxCall.tkill, "tkill: interrupt a thread of the unikernel (SIGURG)").only(
-        1, Signals.kick),
+      AllowedCall(
+        LinuxCall.tkill, "tkill: interrupt a thread, tell the supervisor of the end (SIGURG, SIGCHLD)"
+      )
+      .only(1, Signals.kick, 17),
       AllowedCall(LinuxCall.clockGettime, "clock_gettime: where the vDSO cannot"),
       AllowedCall(LinuxCall.getrandom, "getrandom"),
       AllowedCall(LinuxCall.schedYield, "sched_yield"),
@@ -97,16 +100,18 @@ public enum Seal {
     ]
   }
 
-  nonisolated(unsafe) private static var filter: Filter! = nil
-  nonisolated(unsafe) private static var meterFilter: Filter! = nil
+  // Plain memory: processes load their filters without the kernel lock, where no reference may be counted.
+  nonisolated(unsafe) private static var filter = UnsafeBufferPointer<UInt64>(start: nil, count: 0)
+  nonisolated(unsafe) private static var meterFilter = UnsafeBufferPointer<UInt64>(start: nil, count: 0)
 
   /// Builds the filters: before there are two host processes, which would share the heap without its lock.
   static func prepare() {
     // SECCOMP_RET_TRAP, SECCOMP_RET_KILL_PROCESS
+    let host = LinuxHost.shared!
     filter = filter(
-      allowed(arena: LinuxHost.shared.arenaDescriptor, image: LinuxHost.shared.imageDescriptor),
-      otherwise: 0x0003_0000)
-    meterFilter = filter(allowedForMeter(), otherwise: 0x8000_0000)
+      allowed(arena: host.arenaDescriptor, image: host.imageDescriptor), otherwise: 0x0003_0000
+    ).copied()
+    meterFilter = filter(allowedForMeter(), otherwise: 0x8000_0000).copied()
   }
 
   public static func printPolicy() {
@@ -128,9 +133,19 @@ public enum Seal {
   }
 
   /// Seals the calling process for good.
-  public static func install() { filter.load() }
+  public static func install() { load(filter) }
 
-  static func installForMeter() { meterFilter.load() }
+  static func installForMeter() { load(meterFilter) }
+
+  private static func load(_ filter: UnsafeBufferPointer<UInt64>) {
+    var description = host_sock_fprog(
+      count: UInt16(filter.count), padding: (0, 0, 0), filter: UInt64(UInt(bitPattern: filter.baseAddress)))
+    _ = LinuxCall.raw(LinuxCall.prctl, 38, 1)  // PR_SET_NO_NEW_PRIVS
+    let result = withUnsafePointer(to: &description) {
+      LinuxCall.raw(LinuxCall.seccomp, 1, 0, Int(bitPattern: $0))
+    }
+    if result != 0 { LinuxHost.fail("Linux refused the seccomp filter") }
+  }
 
   private static func filter(_ calls: [AllowedCall], otherwise: UInt32) -> Filter {
     var filter = Filter()
@@ -186,16 +201,10 @@ private struct Filter {
     add(0x06, Filter.allow)
   }
 
-  func load() {
-    program.withUnsafeBytes { filter in
-      var description = host_sock_fprog(
-        count: UInt16(program.count), padding: (0, 0, 0), filter: UInt64(UInt(bitPattern: filter.baseAddress))
-      )
-      _ = LinuxCall.raw(LinuxCall.prctl, 38, 1)  // PR_SET_NO_NEW_PRIVS
-      let result = withUnsafePointer(to: &description) {
-        LinuxCall.raw(LinuxCall.seccomp, 1, 0, Int(bitPattern: $0))
-      }
-      if result != 0 { LinuxHost.fail("Linux refused the seccomp filter") }
-    }
+  /// The program in memory that nothing frees.
+  func copied() -> UnsafeBufferPointer<UInt64> {
+    let memory = UnsafeMutableBufferPointer<UInt64>.allocate(capacity: program.count)
+    for i in 0..<program.count { memory[i] = program[i] }
+    return UnsafeBufferPointer(memory)
   }
 }

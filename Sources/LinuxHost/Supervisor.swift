@@ -43,6 +43,7 @@ public enum Supervisor {
   private static func startMeter() {
     do throws(Errno) {
       let meter = LinuxMemoryMeter(page: frames.base + (try frames.allocate(1)))
+      LinuxHost.neverCount(meter)
       meter.page.pointee.room = frames.freeFrames
       memoryMeter = meter
       LinuxHost.meter = meter
@@ -58,8 +59,13 @@ public enum Supervisor {
     guard page.pointee.privateFrames > page.pointee.room, largest != 0, KernelLock.tryAcquire() else {
       return
     }
-    outOfMemory(largest, page.pointee.largestFrames)
+    endLargest(largest, page.pointee.largestFrames, outOfMemory)
     KernelLock.release()
+  }
+
+  @inline(never)
+  private static func endLargest(_ process: Int, _ frames: Int, _ outOfMemory: (Int, Int) -> Void) {
+    outOfMemory(process, frames)
   }
 
   private static func supervise(
@@ -73,9 +79,10 @@ public enum Supervisor {
       let isNearLimit = LinuxHost.meter.page.pointee.privateFrames > frames.freeFrames / 2
       let signal = wait(milliseconds: idle < 50 || waiting != 0 || isNearLimit ? 1 : 10)
       enforceLimit(outOfMemory)
-      if signal == 17 { reap() } else if signal > 0 { waiting |= 1 << UInt64(signal) }
+      reap()
+      if signal > 0, signal != 17 { waiting |= 1 << UInt64(signal) }
       if waiting != 0, KernelLock.tryAcquire() {
-        for number in 1..<32 where waiting & (1 << UInt64(number)) != 0 { deliver(Int32(number)) }
+        deliverAll(waiting, deliver)
         waiting = 0
         KernelLock.release()
       }
@@ -86,6 +93,11 @@ public enum Supervisor {
         idle += 1
       }
     }
+  }
+
+  @inline(never)
+  private static func deliverAll(_ waiting: UInt64, _ deliver: (Int32) -> Void) {
+    for number in 1..<32 where waiting & (1 << UInt64(number)) != 0 { deliver(Int32(number)) }
   }
 
   private static func wait(milliseconds: Int64) -> Int {
@@ -102,7 +114,7 @@ public enum Supervisor {
     while true {
       var status: Int32 = 0
       let child = withUnsafeMutablePointer(to: &status) {
-        LinuxCall.raw(LinuxCall.wait4, -1, Int(bitPattern: $0), 1, 0)
+        LinuxCall.raw(LinuxCall.wait4, -1, Int(bitPattern: $0), 0x4000_0001, 0)  // WNOHANG | __WALL
       }
       if machine_load(&LinuxHost.hasExited) != 0 { end(LinuxHost.exitStatus) }
       if child == -10 { end(LinuxHost.exitStatus) }  // ECHILD: the last one is gone

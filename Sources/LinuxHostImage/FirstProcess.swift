@@ -78,6 +78,13 @@ private func failForSize(_ reader: ImageReader) -> Never {
 /// On the first thread's libOS stack.
 private func runFirstProcess() {
   KernelLock.acquire()
+  startFirstProgram()
+  KernelLock.release()
+}
+
+/// Apart, so that no reference is counted outside the kernel lock.
+@inline(never)
+private func startFirstProgram() {
   let start = startUp!
   do throws(Errno) {
     try start.build()
@@ -98,7 +105,6 @@ private func runFirstProcess() {
     default: host.fail("the program cannot be run", status: 126)
     }
   }
-  KernelLock.release()
 }
 
 final class Stacks: ThreadMemory {

@@ -183,6 +183,12 @@ private func leaveWithLock() { KernelLock.release() }
 
 /// On the parent's stack, kernel lock held.
 private func resumeLender() {
+  resumeParent()
+  KernelLock.release()
+}
+
+@inline(never)
+private func resumeParent() {
   let parent = LinuxThread.running
   if let child = parent.borrower {
     parent.borrower = nil
@@ -196,5 +202,4 @@ private func resumeLender() {
       threadMemory.retire(child.block, inUse: false)
     }
   }
-  KernelLock.release()
 }

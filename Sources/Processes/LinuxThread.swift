@@ -24,6 +24,8 @@ public final class LinuxThread: Thread {
   public internal(set) var tid: Int32
   /// Outlives the thread: the thread is on its way out while somebody else waits for the process already.
   public let process: Process
+  /// The process's number, for calls that take no lock.
+  public let pid: Int32
 
   /// Signals that wait until they are unblocked.
   public internal(set) var mask = SignalSet(rawValue: 0)
@@ -76,6 +78,7 @@ public final class LinuxThread: Thread {
   init(block: UnsafeMutablePointer<thread_block>, tid: Int32, process: Process) {
     self.tid = tid
     self.process = process
+    pid = process.pid
     name = process.name
     super.init(block: block)
   }

@@ -9,6 +9,16 @@ public struct TrampolinePages {
     var used: UInt
   }
   var pages: [Page] = []
+  /// Sites that trapped: most are used once, and patching costs several traps.
+  private var seen: [32 of UInt] = .init(repeating: 0)
+
+  /// True from the second time on, unless too many others came between.
+  fileprivate mutating func isKnown(_ site: UInt) -> Bool {
+    let place = Int((site ^ site >> 5 ^ site >> 10) & 31)
+    if seen[place] == site { return true }
+    seen[place] = site
+    return false
+  }
 
   static let pageBytes: UInt = 64 << 10
   static let entryBytes: UInt = 32
@@ -23,9 +33,10 @@ nonisolated(unsafe) public var gateAddress: UInt = 0
 
 extension AddressSpace {
   /// Turns `mov $number, %eax; syscall` into a jump. `after` is the address behind the `syscall` that just trapped,
-  /// and so known to be a real instruction. The `syscall` itself stays: a restarted call goes back to it, and a jump
+  /// and so known to be a real instruction; patched is what traps a second time. The `syscall` itself stays: a restarted call goes back to it, and a jump
   /// straight to it still works.
   public func patch(after: UInt) {
+    if !trampolines.isKnown(after) || patchZero(after: after) { return }
     let site = after &- 7
     guard gateAddress != 0, let area = area(at: site), area.end >= after, area.protection.contains(.execute),
       !area.isShared,
@@ -34,6 +45,84 @@ extension AddressSpace {
     else { return }
     let distance = Int32(truncatingIfNeeded: Int(trampoline) - Int(site + 5))
     write([0xe9] + littleEndian(UInt32(bitPattern: distance)), at: site, in: area)
+  }
+
+  /// `xor %eax, %eax; syscall`, which is how C libraries write read(2), has no room for a jump to the trampoline: it
+  /// gets a short jump to a long one, which is put between two functions close by. True if the site is of this form.
+  private func patchZero(after: UInt) -> Bool {
+    let site = after &- 4
+    guard let area = area(at: site), area.end >= after, let code = try? UserSlice(site, 4).bytes(),
+      code == [0x31, 0xc0, 0x0f, 0x05]
+    else { return false }
+    guard area.protection.contains(.execute), !area.isShared, let gap = gap(near: site, in: area),
+      let trampoline = trampoline(near: site, number: [0, 0, 0, 0], back: after)
+    else { return true }
+    let distance = Int32(truncatingIfNeeded: Int(trampoline) - Int(gap + 5))
+    write([0xe9] + littleEndian(UInt32(bitPattern: distance)), at: gap, in: area)
+    write([0xeb, UInt8(bitPattern: Int8(truncatingIfNeeded: Int(gap) - Int(site + 2)))], at: site, in: area)
+    return true
+  }
+
+  /// Five bytes within reach of a short jump from `site` that are never executed: padding behind the return of a
+  /// system-call wrapper. That it is one is known by its eleven bytes before: `syscall; cmp $-4096, %rax; ja …; ret`.
+  private func gap(near site: UInt, in area: VirtualMemoryArea) -> UInt? {
+    let start = max(area.start, site &- 112)
+    let end = min(area.end, site &+ 144)
+    guard start < site, end > site, let bytes = try? UserSlice(start, Int(end - start)).bytes() else {
+      return nil
+    }
+    let pattern: [UInt8] = [0x0f, 0x05, 0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff, 0x77]
+    var index = 0
+    while index + 11 < bytes.count {
+      defer { index += 1 }
+      guard bytes[index] == 0x0f, bytes[index..<index + 9] == pattern[...], bytes[index + 10] == 0xc3 else {
+        continue
+      }
+      let first = index + 11
+      let length = Int((0 &- (start &+ UInt(first))) & 15)
+      guard first + length <= bytes.count, let free = freeBytes(bytes[first..<first + length]) else {
+        continue
+      }
+      let gap = start + UInt(first + free)
+      let distance = Int(gap) - Int(site + 2)
+      if distance >= -128, distance <= 127 { return gap }
+    }
+    return nil
+  }
+
+  /// Where five bytes of padding are free: all of it is no-operations, but for long jumps that were put there before.
+  private func freeBytes(_ padding: ArraySlice<UInt8>) -> Int? {
+    var offset = padding.startIndex
+    while offset < padding.endIndex, padding[offset] == 0xe9 { offset += 5 }
+    guard offset + 5 <= padding.endIndex else { return nil }
+    // Behind our own jump the padding is cut anywhere; it was looked at when the jump was put there.
+    if offset == padding.startIndex {
+      var next = offset
+      while next < padding.endIndex {
+        guard let length = noOperationLength(padding[next...]) else { return nil }
+        next += length
+      }
+      guard next == padding.endIndex else { return nil }
+    }
+    return offset - padding.startIndex
+  }
+
+  /// Length of the no-operation (Intel SDM volume 2, NOP) that `code` begins with.
+  private func noOperationLength(_ code: ArraySlice<UInt8>) -> Int? {
+    var index = code.startIndex
+    while index < code.endIndex, code[index] == 0x66 || code[index] == 0x2e { index += 1 }
+    guard index < code.endIndex else { return nil }
+    if code[index] == 0x90 { return index + 1 - code.startIndex }
+    guard index + 2 < code.endIndex, code[index] == 0x0f, code[index + 1] == 0x1f else { return nil }
+    switch code[index + 2] {  // ModRM: with SIB and displacement, or without
+    case 0x00: index += 3
+    case 0x40: index += 4
+    case 0x44: index += 5
+    case 0x80: index += 7
+    case 0x84: index += 8
+    default: return nil
+    }
+    return index - code.startIndex
   }
 
   /// mov $number, %eax; lea back(%rip), %rcx; jmp *gate(%rip); gate: .quad
@@ -91,10 +180,10 @@ extension AddressSpace {
       if !area.protection.contains(.write) {
         try host.protect(address: start, length: length, protection: area.protection.union(.write))
       }
-      if code.count == 5 {
+      if code.count <= 5 {
         let old: UInt64 = try UserSlice.load(address, 0)
-        var new = old & ~0xff_ffff_ffff
-        for i in 0..<5 { new |= UInt64(code[i]) << UInt64(8 * i) }
+        var new = old & UInt64.max << UInt64(8 * code.count)
+        for i in 0..<code.count { new |= UInt64(code[i]) << UInt64(8 * i) }
         try UserSlice.store(new, at: address)
       } else {
         try UserSlice(address, code.count).store(code)

@@ -106,6 +106,7 @@ public final class NetworkInterface: LinkDevice, DeviceDriver {
       let isValidated = input[0] & 3 != 0
       let frame = UnsafeRawBufferPointer(rebasing: input[NetworkInterface.tapHeader..<count])
       received = (received.frames &+ 1, received.bytes &+ UInt64(frame.count))
+      Devices.framesReceived &+= 1
       Network.stack.receive(frame: frame, checksumValidated: isValidated, now: now)
     }
   }
@@ -117,6 +118,7 @@ public final class NetworkInterface: LinkDevice, DeviceDriver {
       let count = host.readFrame(space)
       guard count > 0, count <= space.count else { return judge(count) }
       inputCount += count
+      Devices.framesReceived &+= 1
       parseStream()
       if count < space.count { return }
     }

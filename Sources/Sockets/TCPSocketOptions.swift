@@ -20,7 +20,7 @@ extension TCPSocket {
     case 10: return Socket.bytes(0)  // TCP_WINDOW_CLAMP
     case 11: return information()
     case 12: return Socket.bytes(options.quickAcknowledges)
-    case 13: return [0x63, 0x75, 0x62, 0x69, 0x63, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]  // "cubic"
+    case 13: return [0x72, 0x65, 0x6e, 0x6f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]  // "reno"
     case 18: return Socket.bytes(Int32(clamping: tcpOptions.userTimeout / 1_000_000))
     case 23, 30: return Socket.bytes(0)  // TCP_FASTOPEN, TCP_FASTOPEN_CONNECT
     case 25: return Socket.bytes(-1)  // TCP_NOTSENT_LOWAT

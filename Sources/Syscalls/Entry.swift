@@ -4,7 +4,8 @@ import Processes
 import Tasks
 import VFS
 
-// Where threads come in: from the gate, from traps, and on the slow way out.
+// Where threads come in: from the gate, from traps, and on the slow way out. References are counted without atomic
+// operations, so a function that takes or gives up the kernel lock holds no object itself.
 
 /// A call through the gate. The frame's rax holds the number, and the result afterwards.
 @c(libos_system_call)
@@ -20,8 +21,9 @@ public func libosSystemCall(_ frame: UnsafeMutablePointer<trap_frame>) {
 @inline(__always)
 private func quick(_ number: Int, _ frame: UnsafeMutablePointer<trap_frame>) -> Bool {
   switch number {
-  case 39: frame.pointee.rax = UInt64(LinuxThread.running.process.pid)
-  case 186: frame.pointee.rax = UInt64(LinuxThread.running.tid)
+  // Without the lock no reference may be counted.
+  case 39: frame.pointee.rax = unlocked { UInt64(truncatingIfNeeded: $0.pid) }
+  case 186: frame.pointee.rax = unlocked { UInt64(truncatingIfNeeded: $0.tid) }
   case 228 where frame.pointee.rdi <= 1 && !Trace.systemCalls:
     let now = frame.pointee.rdi == 0 ? host.realtimeNanoseconds : host.monotonicNanoseconds
     let time = (Int64(now / 1_000_000_000), Int64(now % 1_000_000_000))
@@ -34,6 +36,13 @@ private func quick(_ number: Int, _ frame: UnsafeMutablePointer<trap_frame>) -> 
   return true
 }
 
+@inline(__always)
+private func unlocked(_ body: (LinuxThread) -> UInt64) -> UInt64 {
+  guard let thread = machine_current_thread() else { return 0 }
+  return Unmanaged<LinuxThread>.fromOpaque(thread)._withUnsafeGuaranteedRef(body)
+}
+
+@inline(never)
 private func serve(_ number: Int, _ frame: UnsafeMutablePointer<trap_frame>) {
   let call = SystemCall(frame: frame, number: number)
   let thread = LinuxThread.running
@@ -66,6 +75,12 @@ private func serve(_ number: Int, _ frame: UnsafeMutablePointer<trap_frame>) {
 @c(libos_trap)
 public func libosTrap(_ frame: UnsafeMutablePointer<trap_frame>) {
   KernelLock.acquire()
+  trap(frame)
+  KernelLock.release()
+}
+
+@inline(never)
+private func trap(_ frame: UnsafeMutablePointer<trap_frame>) {
   let kind = Int(frame.pointee.kind)
   switch kind {
   case Int(TRAP_SYSTEM_CALL):
@@ -73,14 +88,16 @@ public func libosTrap(_ frame: UnsafeMutablePointer<trap_frame>) {
     let site = UInt(frame.pointee.rip)
     frame.pointee.rcx = frame.pointee.rip
     frame.pointee.r11 = frame.pointee.rflags
-    if LinuxThread.running.lender == nil { LinuxThread.running.process.addressSpace.patch(after: site) }
+    // Nobody comes back to the site of execve, exit and exit_group: patching would copy a page for nothing.
+    if number != 59, number != 60, number != 231, LinuxThread.running.lender == nil {
+      LinuxThread.running.process.addressSpace.patch(after: site)
+    }
     serve(number, frame)
   case Int(TRAP_KICK):
     LinuxThread.running.callNumber = nil
     machine_store(&LinuxThread.running.block.pointee.attention, 1)
   default: fault(kind, frame)
   }
-  KernelLock.release()
 }
 
 /// Faults that only ask for more memory: a stack that grows, a file that has grown since it was mapped.
@@ -113,6 +130,12 @@ private func fault(_ kind: Int, _ frame: UnsafeMutablePointer<trap_frame>) {
 @c(libos_attention)
 public func libosAttention(_ frame: UnsafeMutablePointer<trap_frame>) {
   KernelLock.acquire()
+  attend(frame)
+  KernelLock.release()
+}
+
+@inline(never)
+private func attend(_ frame: UnsafeMutablePointer<trap_frame>) {
   let thread = LinuxThread.running
   machine_store(&thread.block.pointee.attention, 0)
   if let execution = thread.execution {
@@ -129,11 +152,18 @@ public func libosAttention(_ frame: UnsafeMutablePointer<trap_frame>) {
   let number = thread.callNumber
   thread.callNumber = nil
   if case .exit = thread.deliverSignals(frame: frame, number: number) { end(thread) }
-  KernelLock.release()
 }
 
 /// Ends the calling thread: first what programs see, then the host's thread.
 func end(_ thread: LinuxThread, code: Int32 = 0) -> Never {
+  let block = thread.block
+  leave(thread, code)
+  KernelLock.release()
+  host.endThread(clearing: &block.pointee.occupied)
+}
+
+@inline(never)
+private func leave(_ thread: LinuxThread, _ code: Int32) {
   let block = thread.block
   thread.exit(code: code)
   ProcessTable.reclaim { (old: LinuxThread) in
@@ -144,6 +174,4 @@ func end(_ thread: LinuxThread, code: Int32 = 0) -> Never {
   if thread.isBorrowing { thread.giveBack(startingProcess: false) }
   block.pointee.host_thread = 0
   threadMemory.retire(block, inUse: true)
-  KernelLock.release()
-  host.endThread(clearing: &block.pointee.occupied)
 }

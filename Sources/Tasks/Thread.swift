@@ -10,6 +10,13 @@ open class Thread {
   /// Set while a signal that is not blocked, or the end of the process, waits for the thread.
   public final var hasPendingInterrupt = false
   public final internal(set) var isParked = false
+  /// A wake is on its way: another one would tell nothing new.
+  private final var isWoken = false
+  /// How well watching its own word before sleeping has served the thread; below zero it does not.
+  private final var watchCredit = 0
+  private final var sleepsUnwatched = 0
+  /// For `WaitQueue.sleep`, which needs one at a time.
+  final var waiter: ThreadWaiter? = nil
 
   public init(block: UnsafeMutablePointer<thread_block>) { self.block = block }
 
@@ -19,20 +26,51 @@ open class Thread {
     Unmanaged<Thread>.fromOpaque(machine_current_thread()!).takeUnretainedValue()
   }
 
+  /// In `park_word`: the thread watches the word and needs no wake by the host. The other bits count wakes.
+  static let watches: UInt32 = 1 << 31
+
   /// Gives up the kernel lock and sleeps until `unpark` or `deadline`; may return early. A thread that finds nobody
   /// watching the devices watches them itself.
   public final func park(deadline: UInt64) {
-    let word = machine_load(&block.pointee.park_word)
+    // The lock is held, so nobody else changes the word; taking off the high bits keeps the count from them.
+    let count = machine_load(&block.pointee.park_word) & 0x3fff_ffff
+    let watching = mayWatch()
+    machine_store(&block.pointee.park_word, watching ? count | Thread.watches : count)
     isParked = true
-    Devices.sleep(thread: self, word: word, deadline: deadline)
+    isWoken = false
+    let slept = Devices.sleep(thread: self, count: count, watching: watching, deadline: deadline)
     isParked = false
+    if watching { watchCredit = slept ? max(watchCredit - 2, -2) : min(watchCredit + 1, 8) }
+  }
+
+  /// Watching pays between threads that answer each other at once, and costs the others a processor.
+  private final func mayWatch() -> Bool {
+    guard Devices.processors > 1 else { return false }
+    if watchCredit >= 0 { return true }
+    sleepsUnwatched += 1
+    guard sleepsUnwatched >= 32 else { return false }
+    sleepsUnwatched = 0
+    return true
   }
 
   /// Ends this thread's sleep, or the next one if it does not sleep.
   public final func unpark() {
-    _ = machine_add(&block.pointee.park_word, 1)
-    guard isParked else { return }
-    if Devices.poller === self { host.wakePoller() } else { host.unpark(word: &block.pointee.park_word) }
+    guard isParked else {
+      _ = machine_add(&block.pointee.park_word, 1)
+      return
+    }
+    Devices.noteWake(of: self)
+    guard !isWoken else { return }
+    isWoken = true
+    let word = machine_add(&block.pointee.park_word, 1)
+    // The poller may be waking itself: it looks at the word next.
+    if word & Thread.watches != 0 || Thread.current === self { return }
+    if Devices.poller === self { Devices.wakePoller(self) } else { wakeByHost() }
+  }
+
+  /// The host wakes the thread from its sleep on its word.
+  final func wakeByHost() {
+    withUnsafeMutablePointer(to: &block.pointee.park_word) { KernelLock.wakeAfterwards(UInt(bitPattern: $0)) }
   }
 
   /// Sends the thread through the slow way out of the libOS before its program goes on, without ending a wait.

@@ -42,7 +42,7 @@ public enum Timers {
     heap.append(timer)
     siftUp(timer.index)
     // Whoever polls sleeps until the old first deadline: tell it of an earlier one.
-    if timer.index == 0, let poller = Devices.poller, poller !== Thread.current { host.wakePoller() }
+    if timer.index == 0 { Devices.devicesChanged() }
   }
 
   fileprivate static func remove(_ timer: Timer) {

@@ -64,18 +64,22 @@ public final class WaitQueue {
   public func sleep(deadline: UInt64 = .max, exclusive: Bool = false, interruptible: Bool = true)
     throws(Errno)
   {
-    let waiter = ThreadWaiter(Thread.current)
+    let waiter = Thread.current.takeWaiter()
     waiter.isExclusive = exclusive
     add(waiter)
-    defer { remove(waiter) }
+    defer {
+      remove(waiter)
+      Thread.current.waiter = waiter
+    }
     try waiter.wait(deadline: deadline, interruptible: interruptible)
   }
 }
 
 /// A thread that sleeps, on one queue or (one waiter each, sharing the thread) on several.
 public final class ThreadWaiter: Waiter {
-  public let thread: Thread
-  public private(set) var wasNotified = false
+  /// The thread outlives its own sleep.
+  unowned(unsafe) public let thread: Thread
+  public fileprivate(set) var wasNotified = false
 
   public init(_ thread: Thread) { self.thread = thread }
 
@@ -93,5 +97,15 @@ public final class ThreadWaiter: Waiter {
       if deadline != .max, host.monotonicNanoseconds >= deadline { throw .timedOut }
       thread.park(deadline: deadline)
     }
+  }
+}
+
+extension Thread {
+  /// The thread's own waiter, or a new one if it is in use.
+  fileprivate final func takeWaiter() -> ThreadWaiter {
+    guard let waiter else { return ThreadWaiter(self) }
+    self.waiter = nil
+    waiter.wasNotified = false
+    return waiter
   }
 }

@@ -39,7 +39,7 @@ public final class ConsoleInput: DeviceDriver {
     fill()
     guard !isReadable, Devices.consoleReaders == 0 else { return }
     Devices.consoleReaders = 1
-    if let poller = Devices.poller, poller !== Thread.current { host.wakePoller() }
+    Devices.devicesChanged()
   }
 }
 

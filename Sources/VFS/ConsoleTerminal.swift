@@ -63,7 +63,7 @@ public final class ConsoleTerminal: Terminal, DeviceDriver {
   override func inputDrained() {
     guard Devices.consoleReaders == 0, !isHungUp, inputSpace > 0 else { return }
     Devices.consoleReaders = 1
-    if let poller = Devices.poller, poller !== Thread.current { host.wakePoller() }
+    Devices.devicesChanged()
   }
 
   // MARK: Output

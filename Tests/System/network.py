@@ -7,6 +7,8 @@ import subprocess
 import threading
 import time
 
+import nginx_control
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 SWIFTLET = os.path.join(os.path.dirname(os.path.dirname(HERE)), "bin", "swiftlet")
 LINUX, OURS = "10.0.2.2", "10.0.2.15"
@@ -94,7 +96,7 @@ class Namespace:
         """A socket of the namespace: sockets stay in the namespace that their thread was in when it made them."""
         import ctypes
         libc = ctypes.CDLL(None, use_errno=True)
-        own, other = os.open("/proc/self/ns/net", os.O_RDONLY), os.open(f"/run/netns/{self.name}", os.O_RDONLY)
+        own, other = os.open("/proc/thread-self/ns/net", os.O_RDONLY), os.open(f"/run/netns/{self.name}", os.O_RDONLY)
         try:
             if libc.setns(other, 0x40000000):
                 raise OSError(ctypes.get_errno(), "setns")
@@ -287,12 +289,15 @@ def through_passt(suite, place, work, site):
 
 def passt_dies(suite, place, work, program):
     log = f"{work}/passt-dies.log"
-    server = place.start([SWIFTLET, "run", "-p", "7007:7", program], log)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = place.start([SWIFTLET, "run", "-p", f"{port}:7", program], log)
     for _ in range(100):
-        if place.run(["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/7007"])[0] == 0:
+        if place.run(["bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{port}"])[0] == 0:
             break
         time.sleep(0.1)
-    passt = subprocess.run(["pgrep", "-f", "passt.*7007:7"], stdout=subprocess.PIPE).stdout.split()
+    passt = subprocess.run(["pgrep", "-f", f"passt.*{port}:7"], stdout=subprocess.PIPE).stdout.split()
     for pid in passt:
         os.kill(int(pid), signal.SIGKILL)
     time.sleep(1)
@@ -383,6 +388,7 @@ def tests(suite, work):
     place = Namespace(suite).address()
     try:
         linux_fetches(suite, place, work, site)
+        nginx_control.tests(suite, place, work, site)
         unikernel_fetches(suite, place, work, site)
         sockets(suite, place, work, program, "tap")
         through_passt(suite, place, work, site)

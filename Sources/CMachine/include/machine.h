@@ -43,21 +43,24 @@ struct thread_block {
   uint32_t occupied;            // 80: a host thread runs on this memory; cleared by its last instruction
 };
 
+// Always inlined: the importer's functions would otherwise be calls, for single instructions.
+#define MACHINE_INLINE static inline __attribute__((always_inline))
+
 #if __STDC_HOSTED__
 extern _Thread_local void *machine_hosted_thread;
-static inline void *machine_current_thread(void) { return machine_hosted_thread; }
-static inline struct thread_block *machine_current_block(void) { return 0; }
-static inline void machine_set_current_thread(void *thread) { machine_hosted_thread = thread; }
+MACHINE_INLINE void *machine_current_thread(void) { return machine_hosted_thread; }
+MACHINE_INLINE struct thread_block *machine_current_block(void) { return 0; }
+MACHINE_INLINE void machine_set_current_thread(void *thread) { machine_hosted_thread = thread; }
 size_t machine_copy_user(void *destination, const void *source, size_t count);
 size_t machine_clear_user(void *destination, size_t count);
 uint32_t machine_exchange_user_word(uint32_t *word, uint32_t expected, uint32_t desired, uint32_t *seen);
 #else
-static inline void *machine_current_thread(void) {
+MACHINE_INLINE void *machine_current_thread(void) {
   void *thread;
   __asm__ volatile("mov %%gs:32, %0" : "=r"(thread));
   return thread;
 }
-static inline struct thread_block *machine_current_block(void) {
+MACHINE_INLINE struct thread_block *machine_current_block(void) {
   struct thread_block *block;
   __asm__ volatile("mov %%gs:0, %0" : "=r"(block));
   return block;
@@ -76,21 +79,21 @@ void machine_restore_vector_state(void *area);
 uint32_t machine_vector_state_size(void);
 uint64_t machine_vector_state_features(void);
 
-static inline uint32_t machine_load(const uint32_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
-static inline void machine_store(uint32_t *word, uint32_t value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
-static inline uint32_t machine_add(uint32_t *word, uint32_t value) {
+MACHINE_INLINE uint32_t machine_load(const uint32_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
+MACHINE_INLINE void machine_store(uint32_t *word, uint32_t value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
+MACHINE_INLINE uint32_t machine_add(uint32_t *word, uint32_t value) {
   return __atomic_add_fetch(word, value, __ATOMIC_ACQ_REL);
 }
-static inline uint32_t machine_exchange(uint32_t *word, uint32_t value) {
+MACHINE_INLINE uint32_t machine_exchange(uint32_t *word, uint32_t value) {
   return __atomic_exchange_n(word, value, __ATOMIC_ACQ_REL);
 }
-static inline int machine_compare_exchange(uint32_t *word, uint32_t expected, uint32_t desired) {
+MACHINE_INLINE int machine_compare_exchange(uint32_t *word, uint32_t expected, uint32_t desired) {
   return __atomic_compare_exchange_n(word, &expected, desired, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 // The CPUID instruction: eax, ebx, ecx, edx.
-static inline void machine_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t *answer) {
+MACHINE_INLINE void machine_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t *answer) {
   __asm__ volatile("cpuid"
                    : "=a"(answer[0]), "=b"(answer[1]), "=c"(answer[2]), "=d"(answer[3])
                    : "a"(leaf), "c"(subleaf));
 }
-static inline void machine_pause(void) { __builtin_ia32_pause(); }
+MACHINE_INLINE void machine_pause(void) { __builtin_ia32_pause(); }

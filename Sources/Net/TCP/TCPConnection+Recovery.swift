@@ -134,7 +134,10 @@ extension TCPConnection {
 
   /// Slow start with appropriate byte counting, then one segment per window (RFC 3465, RFC 5681).
   private func growCongestionWindow(_ advance: Int) {
-    guard congestionWindow < TCPLimits.largestSend else { return }
+    // A window that was not used says nothing about the network (RFC 7661 section 4.3).
+    guard congestionWindow < TCPLimits.largestSend, congestionWindow < 2 * (inFlight + advance) else {
+      return
+    }
     if congestionWindow < slowStartThreshold {
       congestionWindow += recovery == .timeout ? min(advance, segmentSize) : advance
       return
