@@ -35,6 +35,25 @@ good+=mmap((void*)places[i],4096,3,MAP_FIXED|MAP_ANONYMOUS|MAP_PRIVATE,-1,0)==MA
 good+=munmap((void*)places[i],4096)<0;close(fd);(void)b;}
 printf("%d of %d\\n",good,all);return good==all?0:1;}"""
 
+# Four children of a process with 64 MiB in a machine of 160 MiB: data pages cannot have been copied.
+FORK = """#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+int main(){char*p=malloc(64<<20);memset(p,1,64<<20);int pids[4];for(int i=0;i<4;i++){pids[i]=fork();
+if(!pids[i]){p[i<<20]=2;sleep(1);_exit(p[i<<20]);}}int s,sum=0;
+for(int i=0;i<4;i++){waitpid(pids[i],&s,0);sum+=WEXITSTATUS(s);}printf("%d %d\\n",sum,p[0]);return 0;}"""
+
+# A child takes memory until it is refused; the parent lives on.
+HOG = """#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+int main(){pid_t p=fork();if(!p){for(;;){char*q=malloc(1<<20);if(!q)_exit(3);memset(q,1,1<<20);}}
+int s;waitpid(p,&s,0);puts(WIFSIGNALED(s)||WEXITSTATUS(s)==3?"refused":"?");return 0;}"""
+
 SCRIPTS = [
     ("pipeline", "echo c b a | tr ' ' '\\n' | sort | tr '\\n' ' '"),
     ("status and subshell", "(exit 5); echo $?; x=1; (x=2; echo $x); echo $x"),
@@ -53,6 +72,7 @@ def run_all(work, tools):
         return
     programs(work, tools)
     shells(work, tools)
+    memory(work, tools)
     isolation(work, tools)
     plain_boot(work, tools)
     nginx(work, tools)
@@ -101,6 +121,15 @@ def shells(work, tools):
         machine.kill()
         status = None
     tools.check("bare: SIGTERM reaches pid 1", status == 9, str(status))
+
+
+def memory(work, tools):
+    program = tools.compile_c(work, "bare-fork64", FORK, "-static")
+    ours = bare(tools, "-m", "160M", program)
+    tools.check("bare: fork of 64 MiB copies no data pages", ours[:2] == (0, b"8 1\n"), str(ours))
+    program = tools.compile_c(work, "bare-hog", HOG, "-static")
+    ours = bare(tools, "-m", "64M", program)
+    tools.check("bare: who takes all memory is refused", ours[:2] == (0, b"refused\n"), str(ours))
 
 
 def isolation(work, tools):
