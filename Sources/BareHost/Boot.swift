@@ -37,15 +37,20 @@ extension BareHost {
   public static func establish() -> BareHost {
     let bare = BareHost(information: information)
     shared = bare
+    neverCount(bare)
+    Devices.processors = bare.processorCount
     host = bare
     guard let arena = Arena.make(memory: information.pointee.arena_bytes, inUse: startBytes) else {
       bare.fail("-m is too small: the libOS needs at least 16M", status: 125)
     }
     UserSlice.limit = 0x7000_0000_0000
+    neverCount(arena)
     frames = arena
     // What start-up did not use of its own memory.
     arena.adopt(Int((Heap.startTop - Arena.address + 4095) >> 12), Int(startBytes) >> 12)
-    memoryMeter = BareMemoryMeter()
+    let meter = BareMemoryMeter()
+    neverCount(meter)
+    memoryMeter = meter
     bare.openDevices()
     return bare
   }

@@ -143,12 +143,6 @@ extension LinuxHost {
     return linux
   }
 
-  /// Makes an object immortal, as the runtime marks it: references to it are not counted, so that what runs without the
-  /// kernel lock may use it.
-  static func neverCount<T: AnyObject>(_ object: T) {
-    UnsafeMutablePointer<Int>(OpaquePointer(Unmanaged.passUnretained(object).toOpaque()))[1] = Int.max
-  }
-
   /// Uses `descriptor` as the network interface.
   public func setNetwork(descriptor: Int) {
     networkDescriptor = descriptor

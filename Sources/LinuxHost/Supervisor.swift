@@ -43,7 +43,7 @@ public enum Supervisor {
   private static func startMeter() {
     do throws(Errno) {
       let meter = LinuxMemoryMeter(page: frames.base + (try frames.allocate(1)))
-      LinuxHost.neverCount(meter)
+      neverCount(meter)
       meter.page.pointee.room = frames.freeFrames
       memoryMeter = meter
       LinuxHost.meter = meter

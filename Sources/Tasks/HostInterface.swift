@@ -122,5 +122,11 @@ public struct DeviceEvents: OptionSet, Sendable {
   @inlinable public static var network: DeviceEvents { DeviceEvents(rawValue: 2) }
 }
 
+/// Makes an object immortal, as the embedded runtime marks it: references to it are not counted, so that what runs
+/// without the kernel lock may use it. For the objects of a host; before a second thread exists.
+public func neverCount<T: AnyObject>(_ object: T) {
+  UnsafeMutablePointer<Int>(OpaquePointer(Unmanaged.passUnretained(object).toOpaque()))[1] = Int.max
+}
+
 /// The host below, set once before anything else runs.
 nonisolated(unsafe) public var host: (any HostInterface)! = nil

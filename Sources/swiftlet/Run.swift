@@ -145,7 +145,9 @@ struct Run: ParsableCommand {
     case "paging": throw BuildError("--isolation=paging needs --host=bare")
     default: throw BuildError("--isolation takes none or paging")
     }
-    guard volumes.isEmpty || host != "bare" else { throw BuildError("-v needs the Linux host; leave --host=bare out") }
+    guard volumes.isEmpty || host != "bare" else {
+      throw BuildError("-v needs the Linux host; leave --host=bare out")
+    }
     for text in volumes { options.volumes.append(try VolumeOption(text).open()) }
     switch trace {
     case nil: break
