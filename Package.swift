@@ -43,7 +43,7 @@ let package = Package(
     library("Image"),
     library("Ext4", ["ABI"]),
     library("Tasks", ["ABI", "CMachine"]),
-    library("VFS", ["ABI", "CMachine", "Tasks"]),
+    library("VFS", ["ABI", "CMachine", "Ext4", "Tasks"]),
     library("Processes", ["ABI", "CMachine", "Tasks", "VFS", "Image"]),
     library("Sockets", ["ABI", "CMachine", "Tasks", "VFS", "Net"]),
     library(
@@ -59,8 +59,8 @@ let package = Package(
     library(
       "LinuxHostImage",
       [
-        "ABI", "BareHost", "CBareHost", "CHostCore", "CMachine", "CLinuxHost", "CEmbeddedRuntime", "HostCore",
-        "Image", "LinuxHost", "Net", "Processes", "PseudoFileSystems",
+        "ABI", "BareHost", "CBareHost", "CHostCore", "CMachine", "CLinuxHost", "CEmbeddedRuntime", "Ext4",
+        "HostCore", "Image", "LinuxHost", "Net", "Processes", "PseudoFileSystems",
         "Sockets", "Syscalls", "Tasks", "VFS",
       ]),
 

@@ -20,6 +20,8 @@ extension LaunchOptions {
     } else if line.hasKey("processes") {
       try seen.once(4)
       processes = try parseNumber(line.value, atMost: UInt64(Int32.max))
+    } else if line.hasKey("volume") {
+      volumes.append(try LaunchVolume(parsing: line.value))
     } else if line.hasKey("isolation") {
       try seen.once(5)
       isolation = try parseIsolation(line.value)

@@ -16,6 +16,36 @@ public enum LaunchTrace: Equatable {
   case systemCalls
 }
 
+/// An ext4 file system that is mounted at start.
+public struct LaunchVolume: Equatable {
+  /// The file or device, opened by the command.
+  public var descriptor: Int32
+  public var isReadOnly: Bool
+  public var path: [UInt8]
+  public init(descriptor: Int32, isReadOnly: Bool, path: [UInt8]) {
+    self.descriptor = descriptor
+    self.isReadOnly = isReadOnly
+    self.path = path
+  }
+
+  /// Reads `FD ro PATH` or `FD rw PATH`.
+  init(parsing text: [UInt8]) throws(ImageError) {
+    guard let space = firstIndex(of: 0x20, in: text), space + 4 < text.count, text[space + 3] == 0x20 else {
+      throw .missingValue
+    }
+    descriptor = Int32(truncatingIfNeeded: try parseNumber(text[..<space], atMost: UInt64(Int32.max)))
+    guard text[space + 1] == 0x72, text[space + 2] == 0x6f || text[space + 2] == 0x77 else {
+      throw .unknownKey
+    }
+    isReadOnly = text[space + 2] == 0x6f
+    path = try parseAbsolutePath(Array(text[(space + 4)...]))
+  }
+
+  var text: [UInt8] {
+    decimal(UInt64(UInt32(bitPattern: descriptor))) + [0x20, 0x72, isReadOnly ? 0x6f : 0x77, 0x20] + path
+  }
+}
+
 /// An IPv4 address in host byte order.
 public struct IPv4Address: Equatable {
   public var value: UInt32
@@ -79,6 +109,7 @@ public struct LaunchOptions: Equatable {
   /// A shared page that begins with the terminal's struct winsize (ioctl_tty(2)).
   public var sizeDescriptor: Int32?
   public var trace: LaunchTrace?
+  public var volumes: [LaunchVolume] = []
 
   public init() {}
 
@@ -134,6 +165,7 @@ public struct LaunchOptions: Equatable {
     if let hostname { writer.add("hostname", hostname) }
     writer.add("terminal", number: terminal ? 1 : 0)
     if let sizeDescriptor { writer.add("size-fd", number: UInt64(UInt32(bitPattern: sizeDescriptor))) }
+    for volume in volumes { writer.add("volume", volume.text) }
     switch trace {
     case nil: break
     case .missing: writer.add("trace", word: "missing")

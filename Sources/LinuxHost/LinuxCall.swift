@@ -10,6 +10,7 @@ enum LinuxCall {
     _ number: Int, _ a: Int = 0, _ b: Int = 0, _ c: Int = 0, _ d: Int = 0, _ e: Int = 0, _ f: Int = 0
   ) -> Int { host_syscall(number, a, b, c, d, e, f) }
 
+  static let lseek = 8, fdatasync = 75
   static let read = 0, write = 1, open = 2, close = 3, fstat = 5, poll = 7, mmap = 9, mprotect = 10,
     munmap = 11
   static let sigaction = 13, sigprocmask = 14, pread = 17, pwrite = 18, writev = 20, mremap = 25, madvise = 28

@@ -13,6 +13,7 @@ public final class LinuxHost: HostInterface {
   var wakeDescriptor = -1
   /// Descriptors of the standard streams as programs use them: opened anew, without waiting, where that was possible.
   var streams: [3 of Int] = [0, 1, 2]
+  var disks: [LinuxDisk] = []
   /// Bit N: standard stream N may make a call wait, and is asked before.
   var waitingStreams = 0
   let clockFunction: UInt64

@@ -55,6 +55,9 @@ public enum Seal {
       AllowedCall(LinuxCall.read, "read: descriptors set up before the seal"),
       AllowedCall(LinuxCall.write, "write: descriptors set up before the seal"),
       AllowedCall(LinuxCall.writev, "writev: descriptors set up before the seal"),
+      AllowedCall(LinuxCall.pread, "pread64: disks, opened before the seal"),
+      AllowedCall(LinuxCall.pwrite, "pwrite64: disks, opened before the seal"),
+      AllowedCall(LinuxCall.fdatasync, "fdatasync: disks, opened before the seal"),
       AllowedCall(LinuxCall.mmap, "mmap: private memory, frames of the arena, or the image; no other file")
         .only(4, arena, image, -1),
       AllowedCall(LinuxCall.munmap, "munmap"),

@@ -24,6 +24,11 @@ public func imageMain(_ stack: UnsafePointer<UInt>) {
   if let descriptor = start.options.networkDescriptor {
     linux.setNetwork(descriptor: Int(descriptor))
   }
+  for volume in start.options.volumes {
+    do throws(Errno) {
+      try linux.addDisk(descriptor: Int(volume.descriptor))
+    } catch { LinuxHost.fail("a volume is neither a file nor a block device, or empty") }
+  }
   if let descriptor = start.options.sizeDescriptor { start.size = LinuxHost.mapSize(Int(descriptor)) }
   linux.takeConsole()
   Trace.panicNumber = boot.panicNumber

@@ -1,4 +1,5 @@
 import ABI
+import Ext4
 import Image
 import LinuxHost
 import Processes
@@ -15,6 +16,7 @@ extension StartUp {
     let context = FileSystemContext(root: Path(inode: root, name: [], parent: nil), credentials: owner)
     try unpack(into: root, context)
     try mountSystem(context)
+    try mountVolumes(context)
     let process = thread.process
     process.fileSystem = context
     process.credentials.become(user: manifest.user.uid, group: manifest.user.gid)
@@ -89,6 +91,34 @@ extension StartUp {
     }
   }
 
+  /// The volumes of `-v`; a file system that cannot be mounted ends the start with the reason.
+  private func mountVolumes(_ context: FileSystemContext) throws(Errno) {
+    for (number, volume) in options.volumes.enumerated() {
+      guard number < host.diskCount else { throw .noSuchDevice }
+      let mounted: Volume
+      do throws(MountError) {
+        let disk = Disk(number: number, isReadOnly: volume.isReadOnly)
+        mounted = try Volume(disk, isReadOnly: volume.isReadOnly)
+      } catch {
+        let text: StaticString = "swiftlet: a volume cannot be mounted because of:\n"
+        text.withUTF8Buffer { _ = try? host.writeConsole(2, UnsafeRawBufferPointer($0)) }
+        host.fail(error.reason, status: 125)
+      }
+      let root = try mounted.root()
+      try makeDirectories(volume.path, context)
+      MountTable.mount(
+        root, on: try context.resolve(volume.path).inode, place: volume.path, type: "ext4",
+        flags: volume.isReadOnly ? 1 : 0)
+    }
+  }
+
+  private func makeDirectories(_ path: [UInt8], _ context: FileSystemContext) throws(Errno) {
+    for end in 1...path.count where end == path.count || path[end] == 0x2f {
+      let part = Array(path[..<end])
+      if (try? context.resolve(part)) == nil { try context.makeDirectory(part, mode: 0o755) }
+    }
+  }
+
   private func openConsole(_ process: Process) throws(Errno) {
     Terminal.jobControl = JobControl()
     if options.terminal { return try openTerminal(process) }
@@ -126,6 +156,7 @@ extension StartUp {
     Inode.wasTruncated = AddressSpace.fileWasResized
     ProcessTable.initEnded = { status in
       TerminalMultiplexer.console?.drain()
+      Volume.unmountAll()
       host.exit(status: status & 0x7f == 0 ? (status >> 8) & 0xff : 128 + (status & 0x7f))
     }
     switch options.trace {

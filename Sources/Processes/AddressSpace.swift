@@ -279,6 +279,10 @@ public final class AddressSpace {
   }
 
   func show(_ area: VirtualMemoryArea, of inode: Inode, from start: Int = 0) throws(Errno) {
+    if area.isShared, !area.neverWritable { inode.isShared = true }
+    // Frames that are shown must stay, from the first one on.
+    inode.mappings += 1
+    defer { inode.mappings -= 1 }
     let first = Int(area.offset >> 12)
     let filePages = Int((inode.currentStatus().size + 4095) >> 12)
     let count = Int((area.end - area.start) >> 12)
@@ -392,6 +396,17 @@ public final class AddressSpace {
       i += 1
     }
     return sum
+  }
+
+  /// The files of which the range shows shared mappings.
+  public func sharedFiles(in start: UInt, _ end: UInt) -> [Inode] {
+    var result: [Inode] = []
+    var i = index(above: start)
+    while i < areas.count, areas[i].start < end {
+      if areas[i].isShared, let inode = areas[i].inode { result.append(inode) }
+      i += 1
+    }
+    return result
   }
 
   /// True when every page of the range belongs to an area.

@@ -155,12 +155,14 @@ extension SystemCall {
   func fallocate() throws(Errno) -> Int {
     let file = try writable(int(a))
     if file.inode.type == 0o010000 { throw .illegalSeek }
-    guard let inode = file.inode as? TemporaryFile else { throw .operationNotOnDevice }
+    let inode = file.inode
+    guard inode.isRegular else { throw .operationNotOnDevice }
     let (offset, length) = (Int64(bitPattern: UInt64(c)), Int64(bitPattern: UInt64(d)))
     guard offset >= 0, length > 0 else { throw .invalid }
     guard offset < 1 << 43, length < 1 << 43 else { throw .fileTooLarge }
-    // FALLOC_FL_PUNCH_HOLE wants FALLOC_FL_KEEP_SIZE; collapsing, inserting and the like are not there.
-    guard [0, 1, 3].contains(unsigned(b)) else { throw .notSupported }
+    // FALLOC_FL_PUNCH_HOLE wants FALLOC_FL_KEEP_SIZE; FALLOC_FL_ZERO_RANGE is for volumes only; collapsing, inserting
+    // and the like are not there.
+    guard [0, 1, 3, 0x10, 0x11].contains(unsigned(b)) else { throw .notSupported }
     if unsigned(b) == 3, offset >= inode.status.size { return 0 }
     try inode.allocate(mode: unsigned(b), offset: offset, length: length)
     return 0

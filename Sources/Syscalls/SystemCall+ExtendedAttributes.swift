@@ -3,7 +3,8 @@ import Processes
 import Tasks
 import VFS
 
-/// Extended attributes (xattr(7)): user.*, trusted.* and security.* of files in memory; no access control lists.
+/// Extended attributes (xattr(7)): user.*, trusted.* and security.* of files in memory and of volumes; no access
+/// control lists.
 extension SystemCall {
   /// XATTR_SIZE_MAX and XATTR_LIST_MAX
   private static var largest: UInt { 65536 }
@@ -51,7 +52,9 @@ extension SystemCall {
   private func checkAttribute(_ path: Path, _ name: [UInt8], writes: Bool) throws(Errno) {
     let inode = path.inode
     if writes { try MountTable.checkWritable(path) }
-    guard TemporaryFileSystem.owns(inode.status.device) else { throw .notSupported }
+    guard TemporaryFileSystem.owns(inode.status.device) || inode.statistics != nil else {
+      throw .notSupported
+    }
     if has(name, "trusted.") {
       guard process.capabilities.effective & Capabilities.administration != 0 else {
         throw writes ? .notPermitted : .noData
@@ -77,12 +80,7 @@ extension SystemCall {
   private func setAttribute(_ path: Path, _ name: [UInt8], _ value: [UInt8]) throws(Errno) -> Int {
     try checkAttribute(path, name, writes: true)
     let inode = path.inode
-    let isKnown = inode.extendedAttributes?[name] != nil
-    if unsigned(e) == 1, isKnown { throw .fileExists }
-    if unsigned(e) == 2, !isKnown { throw .noData }
-    var attributes = inode.extendedAttributes ?? [:]
-    attributes[name] = value
-    inode.extendedAttributes = attributes
+    try inode.setExtendedAttribute(name, value, flags: unsigned(e))
     changed(path)
     return 0
   }
@@ -94,8 +92,7 @@ extension SystemCall {
 
   private func getAttribute(_ path: Path, _ name: [UInt8]) throws(Errno) -> Int {
     try checkAttribute(path, name, writes: false)
-    guard let value = path.inode.extendedAttributes?[name] else { throw .noData }
-    return try give(value, at: c, size: d)
+    return try give(try path.inode.extendedAttribute(name), at: c, size: d)
   }
 
   /// A size of 0 asks how much there is.
@@ -108,7 +105,7 @@ extension SystemCall {
 
   private func listAttributes(_ path: Path) throws(Errno) -> Int {
     var list: [UInt8] = []
-    for name in (path.inode.extendedAttributes ?? [:]).keys {
+    for name in try path.inode.extendedAttributeNames() {
       if has(name, "trusted."), process.capabilities.effective & Capabilities.administration == 0 { continue }
       list += name
       list.append(0)
@@ -118,7 +115,7 @@ extension SystemCall {
 
   private func removeAttribute(_ path: Path, _ name: [UInt8]) throws(Errno) -> Int {
     try checkAttribute(path, name, writes: true)
-    guard path.inode.extendedAttributes?.removeValue(forKey: name) != nil else { throw .noData }
+    try path.inode.setExtendedAttribute(name, nil, flags: 0)
     changed(path)
     return 0
   }

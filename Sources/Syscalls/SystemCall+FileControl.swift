@@ -257,17 +257,28 @@ extension SystemCall {
     return 0
   }
 
-  // MARK: Synchronisation: everything is in memory
+  // MARK: Synchronisation
 
+  /// Directories in memory have nothing to synchronise, those of volumes do.
+  private func hasSynchronization(_ file: OpenFile) -> Bool {
+    !file.inode.isDirectory || file.inode.statistics != nil
+  }
   func fsync() throws(Errno) -> Int {
     let file = try file(int(a))
-    if !file.inode.isDirectory { try file.synchronize() }
+    if hasSynchronization(file) { try file.synchronize() }
     return 0
   }
-  func fdatasync() throws(Errno) -> Int { try fsync() }
-  func sync() throws(Errno) -> Int { 0 }
+  func fdatasync() throws(Errno) -> Int {
+    let file = try file(int(a))
+    if hasSynchronization(file) { try file.synchronizeData() }
+    return 0
+  }
+  func sync() throws(Errno) -> Int {
+    Volume.synchronizeAll()
+    return 0
+  }
   func syncfs() throws(Errno) -> Int {
-    _ = try file(int(a))
+    try file(int(a)).inode.synchronizeFileSystem()
     return 0
   }
   func sync_file_range() throws(Errno) -> Int {

@@ -208,11 +208,16 @@ extension SystemCall {
     try process.addressSpace.setForkAdvice(range.lowerBound, range.upperBound, advice)
   }
 
-  /// Shared mappings are the files themselves: there is nothing to write back. MS_ASYNC, MS_INVALIDATE, MS_SYNC.
+  /// Shared mappings are the files' frames themselves; MS_SYNC writes back those of volumes. MS_ASYNC, MS_INVALIDATE.
   func msync() throws(Errno) -> Int {
     guard c & ~7 == 0, c & 5 != 5 else { throw .invalid }
     guard let range = try pageRange() else { return 0 }
     guard process.addressSpace.covers(range.lowerBound, range.upperBound) else { throw .noMemory }
+    if c & 4 != 0 {
+      for inode in process.addressSpace.sharedFiles(in: range.lowerBound, range.upperBound) {
+        try inode.synchronizeContents()
+      }
+    }
     return 0
   }
 

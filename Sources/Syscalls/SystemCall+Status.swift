@@ -189,7 +189,19 @@ extension SystemCall {
 
   // MARK: statfs(2)
 
+  private func store(_ s: FileSystemStatistics, flags: UInt32, at target: UInt) throws(Errno) {
+    let head: (Int64, Int64, Int64, Int64, Int64, Int64, Int64) = (
+      s.type, s.blockSize, s.blocks, s.freeBlocks, s.availableBlocks, s.files, s.freeFiles
+    )
+    let tail: (UInt64, Int64, Int64, Int64, Int64, Int64, Int64, Int64) = (
+      s.identifier, 255, s.blockSize, Int64(flags) | s.flags, 0, 0, 0, 0
+    )
+    try UserSlice.store(head, at: target)
+    try UserSlice.store(tail, at: target &+ 56)
+  }
+
   private func store(_ inode: Inode, flags: UInt32 = 0, at target: UInt) throws(Errno) {
+    if let statistics = inode.statistics { return try store(statistics, flags: flags, at: target) }
     let device = inode.status.device
     // f_type: TMPFS_MAGIC, PROC_SUPER_MAGIC has its own device, PIPEFS_MAGIC for what has no name.
     let type: Int64 =

@@ -80,6 +80,15 @@ public protocol HostInterface: AnyObject {
   /// number. Streams may take a part; an empty `header` is allowed for the rest.
   func writeFrame(header: UnsafeRawBufferPointer, _ bytes: UnsafeRawBufferPointer) -> Int
 
+  // Disks, by number from 0. Offsets and counts are bytes, multiples of 512; calls wait until they are done. EIO.
+  var diskCount: Int { get }
+  /// Bytes.
+  func diskSize(_ disk: Int) -> UInt64
+  func readDisk(_ disk: Int, at offset: UInt64, _ bytes: UnsafeMutableRawBufferPointer) throws(Errno)
+  func writeDisk(_ disk: Int, at offset: UInt64, _ bytes: UnsafeRawBufferPointer) throws(Errno)
+  /// Returns when every write before it is durable.
+  func flushDisk(_ disk: Int) throws(Errno)
+
   // End.
   func exit(status: Int32) -> Never
   /// Ends with `status` after a line about why, on the user's standard error.
@@ -90,6 +99,15 @@ public protocol HostInterface: AnyObject {
 
 extension HostInterface {
   public var virtualSharedObject: UInt { 0 }
+  public var diskCount: Int { 0 }
+  public func diskSize(_ disk: Int) -> UInt64 { 0 }
+  public func readDisk(_ disk: Int, at offset: UInt64, _ bytes: UnsafeMutableRawBufferPointer) throws(Errno) {
+    throw .noSuchDevice
+  }
+  public func writeDisk(_ disk: Int, at offset: UInt64, _ bytes: UnsafeRawBufferPointer) throws(Errno) {
+    throw .noSuchDevice
+  }
+  public func flushDisk(_ disk: Int) throws(Errno) { throw .noSuchDevice }
   public func processorNanoseconds(
     _ block: UnsafeMutablePointer<thread_block>, wholeProcess: Bool
   ) -> UInt64 { 0 }

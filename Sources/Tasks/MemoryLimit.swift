@@ -28,6 +28,8 @@ public enum MemoryLimit {
 
   /// Private memory was given back: the last measurement says too much.
   public static func noteShrinkage() { mayHaveShrunk = true }
+  /// Asks caches to give up frames, about as many as said; set by who has caches.
+  nonisolated(unsafe) public static var reclaim: ((Int) -> Void)? = nil
 
   /// Frames that programs may still have, by the last measurement.
   public static var available: Int {
@@ -42,6 +44,10 @@ public enum MemoryLimit {
   /// Whether `count` frames may be taken; measures again before it says no.
   private static func has(_ count: Int) -> Bool {
     if count <= available { return true }
+    if count <= frames.totalFrames, let reclaim {
+      reclaim(count - available)
+      if count <= available { return true }
+    }
     guard let meter = memoryMeter, count <= frames.freeFrames - reserve else { return false }
     // Who asks again and again must not keep everybody waiting: the kernel lock is held while Linux is asked, and
     // with many processes that takes long.

@@ -22,6 +22,20 @@ public struct FileStatus {
   public init() {}
 }
 
+/// What statfs(2) tells of a file system; the counts of blocks are of `blockSize` bytes.
+public struct FileSystemStatistics {
+  public var type: Int64 = 0
+  public var blockSize: Int64 = 4096
+  public var blocks: Int64 = 0
+  public var freeBlocks: Int64 = 0
+  public var availableBlocks: Int64 = 0
+  public var files: Int64 = 0
+  public var freeFiles: Int64 = 0
+  public var identifier: UInt64 = 0
+  public var flags: Int64 = 0
+  public init() {}
+}
+
 /// A file of a file system: regular file, directory, symbolic link, device, FIFO or socket.
 ///
 /// One object a file while it is in use. Kernel lock held for every call. Permission checks are the caller's (path
@@ -110,6 +124,30 @@ open class Inode {
     status.changed = host.realtimeNanoseconds
   }
   open func truncate(_ size: Int64) throws(Errno) { throw .invalid }
+  /// fallocate(2); EOPNOTSUPP for modes that the file system does not know.
+  open func allocate(mode: UInt32, offset: Int64, length: Int64) throws(Errno) { throw .operationNotOnDevice }
+  /// The file system's own figures; nil where there are none.
+  open var statistics: FileSystemStatistics? { nil }
+  /// What a file's mappings changed becomes durable (msync(2)).
+  open func synchronizeContents() throws(Errno) {}
+  /// syncfs(2)
+  open func synchronizeFileSystem() throws(Errno) {}
+
+  // Extended attributes (xattr(7)), by their full names. ENODATA.
+  open func extendedAttribute(_ name: [UInt8]) throws(Errno) -> [UInt8] {
+    guard let value = extendedAttributes?[name] else { throw .noData }
+    return value
+  }
+  open func extendedAttributeNames() throws(Errno) -> [[UInt8]] { Array((extendedAttributes ?? [:]).keys) }
+  /// Removes the attribute where `value` is nil. `flags`: 1 XATTR_CREATE, 2 XATTR_REPLACE.
+  open func setExtendedAttribute(_ name: [UInt8], _ value: [UInt8]?, flags: UInt32) throws(Errno) {
+    var attributes = extendedAttributes ?? [:]
+    let isKnown = attributes[name] != nil
+    if flags & 1 != 0, isKnown { throw .fileExists }
+    if !isKnown, value == nil || flags & 2 != 0 { throw .noData }
+    attributes[name] = value
+    extendedAttributes = attributes
+  }
   /// Opens the file (permissions checked, O_CREAT, O_EXCL and O_TRUNC already dealt with).
   open func open(flags: UInt32) throws(Errno) -> OpenFile { throw .noSuchDevice }
 
@@ -120,6 +158,8 @@ open class Inode {
   open func imageOffset(page index: Int) -> UInt? { nil }
   /// Mappings that show this file; frames must stay while it is not 0.
   public final var mappings = 0
+  /// Some program may write to the frames through a shared mapping.
+  public final var isShared = false
   /// Called after a mapped file became shorter: mappings show nothing behind its end (SIGBUS).
   nonisolated(unsafe) public static var wasTruncated: ((Inode) -> Void)? = nil
 }

@@ -67,6 +67,8 @@ open class OpenFile {
   /// Woken when `readiness` may have changed; nil for files that are always ready.
   open var waitQueue: WaitQueue? { nil }
   open func synchronize() throws(Errno) { throw .invalid }
+  /// fdatasync(2)
+  open func synchronizeData() throws(Errno) { try synchronize() }
   /// getdents64(2).
   open func readDirectory(_ slice: UserSlice) throws(Errno) -> Int { throw .notDirectory }
   /// The last descriptor is gone.

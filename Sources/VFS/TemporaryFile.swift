@@ -206,7 +206,7 @@ public final class TemporaryFile: Inode {
   }
 
   /// fallocate(2) modes 0, KEEP_SIZE, and PUNCH_HOLE|KEEP_SIZE.
-  public func allocate(mode: UInt32, offset: Int64, length: Int64) throws(Errno) {
+  public override func allocate(mode: UInt32, offset: Int64, length: Int64) throws(Errno) {
     guard offset >= 0, length > 0 else { throw .invalid }
     guard offset <= TemporaryFile.longest, length <= TemporaryFile.longest - offset else {
       throw .fileTooLarge

@@ -13,6 +13,13 @@ struct Run: ParsableCommand {
     help: ArgumentHelp("Forward a host port.", valueName: "[IP:]HOST:GUEST[/udp]"))
   var ports: [String] = []
 
+  @Option(
+    name: [.customShort("v"), .customLong("volume")], parsing: .singleValue,
+    help: ArgumentHelp(
+      "Mount an ext4 file system; SIZE@FILE makes FILE, a directory needs :ro.",
+      valueName: "[SIZE@]FILE:PATH[:ro]"))
+  var volumes: [String] = []
+
   @Option(name: .shortAndLong, help: "Memory, for example 64m.")
   var memory: String?
 
@@ -138,6 +145,10 @@ struct Run: ParsableCommand {
     case "paging": throw BuildError("--isolation=paging needs --host=bare")
     default: throw BuildError("--isolation takes none or paging")
     }
+    guard volumes.isEmpty || host != "bare" else {
+      throw BuildError("-v needs the Linux host; leave --host=bare out")
+    }
+    for text in volumes { options.volumes.append(try VolumeOption(text).open()) }
     switch trace {
     case nil: break
     case "missing": options.trace = .missing

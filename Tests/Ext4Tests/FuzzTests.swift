@@ -61,7 +61,7 @@ final class RestoringDevice: BlockDevice {
     let metadata = interestingBlocks(image)
     var random = SeededRandom(UInt64(firstSeed))
     var mounted = 0
-    let count = isLong ? 300_000 : 1500
+    let count = Int(ProcessInfo.processInfo.environment["EXT4_IMAGES"] ?? "") ?? (isLong ? 300_000 : 400)
     for _ in 0..<count {
       for _ in 0..<(1 + random.below(4)) { mutate(device, metadata, &random) }
       if exercise(device, &random) { mounted += 1 }

@@ -8,6 +8,8 @@ public struct AttributeChange {
   public var group: UInt32?
   public var accessed: UInt64?
   public var modified: UInt64?
+  /// Of the attributes; nil: now.
+  public var changed: UInt64?
   public init() {}
 }
 
@@ -21,7 +23,7 @@ extension FileSystem {
       if let group = attributes.group { inode.group = group }
       if let accessed = attributes.accessed { inode.accessed = accessed }
       if let modified = attributes.modified { inode.modified = modified }
-      inode.changed = clock.realtimeNanoseconds
+      inode.changed = attributes.changed ?? clock.realtimeNanoseconds
     }
   }
 }

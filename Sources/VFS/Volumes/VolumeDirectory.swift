@@ -1,0 +1,111 @@
+import ABI
+import Ext4
+import Tasks
+
+/// A directory of a volume.
+final class VolumeDirectory: VolumeInode {
+  override func lookup(_ name: [UInt8]) throws(Errno) -> Inode {
+    try volume.inode(try volume.fileSystem.lookup(name, in: file))
+  }
+
+  override func create(
+    _ name: [UInt8], mode: UInt32, user: UInt32, group: UInt32, device: UInt64, target: [UInt8]
+  ) throws(Errno) -> Inode {
+    let new = NewFile(mode: mode, user: user, group: group, device: device, target: target)
+    let inode = volume.adopt(try volume.fileSystem.create(name, in: file, new))
+    refresh()
+    volume.changed()
+    return inode
+  }
+
+  override func link(_ name: [UInt8], to inode: Inode) throws(Errno) {
+    guard let other = inode as? VolumeInode, other.volume === volume else { throw .crossDevice }
+    try volume.fileSystem.link(name, in: file, to: other.file)
+    other.refresh()
+    refresh()
+    volume.changed()
+  }
+
+  override func unlink(_ name: [UInt8], directory: Bool) throws(Errno) {
+    let inode = try lookup(name)
+    try volume.fileSystem.unlink(name, in: file, isDirectory: directory)
+    lostName(inode)
+    refresh()
+    volume.changed()
+  }
+
+  private func lostName(_ inode: Inode) {
+    guard let inode = inode as? VolumeInode else { return }
+    inode.refresh()
+    if inode.status.links == 0 { volume.forget(inode) }
+  }
+
+  override func rename(_ name: [UInt8], to newParent: Inode, as newName: [UInt8], flags: UInt32) throws(Errno)
+  {
+    guard let target = newParent as? VolumeDirectory, target.volume === volume else { throw .crossDevice }
+    let inode = try lookup(name)
+    let old = try? target.lookup(newName)
+    try volume.fileSystem.rename(name, in: file, to: newName, in: target.file, flags: flags)
+    (inode as? VolumeInode)?.refresh()
+    if let old { lostName(old) }
+    refresh()
+    target.refresh()
+    volume.changed()
+  }
+
+  override func open(flags: UInt32) throws(Errno) -> OpenFile {
+    VolumeDirectoryFile(inode: self, flags: flags)
+  }
+}
+
+/// A directory in use; the offset is the last entry's cookie: 1 `.`, 2 `..`.
+final class VolumeDirectoryFile: OpenFile {
+  private let directory: VolumeDirectory
+
+  init(inode: VolumeDirectory, flags: UInt32) {
+    directory = inode
+    super.init(inode: inode, flags: flags)
+  }
+
+  override func read(_ slice: UserSlice) throws(Errno) -> Int { throw .isDirectory }
+
+  override func seek(_ offset: Int64, whence: Int32) throws(Errno) -> Int64 {
+    guard whence == 0 || whence == 1 else { throw .invalid }
+    let place = whence == 0 ? offset : self.offset &+ offset
+    guard place >= 0 else { throw .invalid }
+    self.offset = place
+    return place
+  }
+
+  override func synchronize() throws(Errno) {
+    try directory.volume.fileSystem.synchronize(directory.file, dataOnly: false)
+  }
+
+  override func readDirectory(_ slice: UserSlice) throws(Errno) -> Int {
+    var output = DirectoryRecords(space: slice.count)
+    if offset < 1 {
+      guard output.add([0x2e], directory.status.inode, 0o040000, 1) else { throw .invalid }
+      offset = 1
+    }
+    let parent = path?.parent?.inode.status.inode ?? directory.status.inode
+    if offset < 2, output.add([0x2e, 0x2e], parent, 0o040000, 2) { offset = 2 }
+    while offset >= 2, try add(to: &output) {}
+    try slice.store(output.bytes)
+    return output.bytes.count
+  }
+
+  /// Adds the next few entries; false at the end, or when the space is used up.
+  private func add(to output: inout DirectoryRecords) throws(Errno) -> Bool {
+    let after = offset == 2 ? 0 : UInt64(offset)
+    let entries = try directory.volume.fileSystem.entries(of: directory.file, after: after)
+    for entry in entries {
+      let cookie = Int64(bitPattern: entry.cookie)
+      guard output.add(entry.name, UInt64(entry.inode), UInt32(entry.type) << 12, cookie) else {
+        if output.bytes.isEmpty { throw .invalid }
+        return false
+      }
+      offset = cookie
+    }
+    return !entries.isEmpty
+  }
+}

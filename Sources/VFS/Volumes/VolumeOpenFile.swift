@@ -1,0 +1,79 @@
+import ABI
+import Tasks
+
+/// A regular file of a volume in use.
+final class VolumeOpenFile: OpenFile {
+  private let file: VolumeFile
+  /// The errors of writing back that this descriptor has told of.
+  private var failuresSeen: Int
+
+  init(inode: VolumeFile, flags: UInt32) {
+    file = inode
+    failuresSeen = inode.failures
+    super.init(inode: inode, flags: flags)
+  }
+
+  override func read(_ slice: UserSlice) throws(Errno) -> Int {
+    let count = try file.read(slice, at: offset)
+    offset += Int64(count)
+    return count
+  }
+
+  override func read(_ slice: UserSlice, at offset: Int64) throws(Errno) -> Int {
+    guard offset >= 0 else { throw .invalid }
+    return try file.read(slice, at: offset)
+  }
+
+  override func write(_ slice: UserSlice) throws(Errno) -> Int {
+    if flags & 0o2000 != 0 { offset = file.status.size }
+    let count = try file.write(slice, at: offset)
+    offset += Int64(count)
+    try afterWrite()
+    return count
+  }
+
+  override func write(_ slice: UserSlice, at offset: Int64) throws(Errno) -> Int {
+    guard offset >= 0 else { throw .invalid }
+    let count = try file.write(slice, at: flags & 0o2000 != 0 ? file.status.size : offset)
+    try afterWrite()
+    return count
+  }
+
+  /// O_DSYNC and O_SYNC make each write durable; O_DIRECT sends it to the device.
+  private func afterWrite() throws(Errno) {
+    if flags & 0o10000 != 0 {
+      try synchronize(dataOnly: flags & 0o4000000 == 0)
+    } else if flags & 0o40000 != 0 {
+      try file.writeBack()
+    }
+  }
+
+  override func seek(_ offset: Int64, whence: Int32) throws(Errno) -> Int64 {
+    let base: Int64
+    switch whence {
+    case 0: base = 0
+    case 1: base = self.offset
+    case 2: base = file.status.size
+    case 3, 4:
+      self.offset = try file.seek(hole: whence == 4, from: offset)
+      return self.offset
+    default: throw .invalid
+    }
+    let (place, overflow) = base.addingReportingOverflow(offset)
+    guard !overflow, place >= 0 else { throw .invalid }
+    self.offset = place
+    return place
+  }
+
+  override func synchronize() throws(Errno) { try synchronize(dataOnly: false) }
+
+  override func synchronizeData() throws(Errno) { try synchronize(dataOnly: true) }
+
+  /// An error since this descriptor last asked is told once, wherever it happened.
+  private func synchronize(dataOnly: Bool) throws(Errno) {
+    try? file.synchronize(dataOnly: dataOnly)
+    guard file.failures != failuresSeen, let failure = file.lastFailure else { return }
+    failuresSeen = file.failures
+    throw failure
+  }
+}
