@@ -71,10 +71,17 @@ struct VolumeOption {
       throw BuildError("cannot open the volume \(source): \(String(cString: strerror(errno)))\(hint)")
     }
     // Two unikernels that write to one file system would destroy it. The lock lasts as long as the descriptor.
-    guard flock(descriptor, (isReadOnly ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0 else {
-      throw BuildError("the volume \(source) is in use by another run")
-    }
+    guard lock(descriptor) else { throw BuildError("the volume \(source) is in use by another run") }
     return LaunchVolume(descriptor: descriptor, isReadOnly: isReadOnly, path: Array(path.utf8))
+  }
+
+  /// The host processes of a run that has just ended may take a moment to go.
+  private func lock(_ descriptor: Int32) -> Bool {
+    for _ in 0..<40 {
+      if flock(descriptor, (isReadOnly ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0 { return true }
+      usleep(50_000)
+    }
+    return false
   }
 
   private func make(_ size: UInt64) throws(BuildError) {
