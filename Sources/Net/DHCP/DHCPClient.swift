@@ -212,7 +212,13 @@ extension NetworkStack {
     case (.requesting, DHCPType.acknowledge), (.renewing, DHCPType.acknowledge):
       guard isUsable(message), dhcp.state == .renewing || message.address == dhcp.offered else { return }
       take(DHCPLease(message, now))
-    case (.requesting, DHCPType.refuse): discover(now)
+    case (.requesting, DHCPType.refuse):
+      // Anew, but not at once: a server that offers and refuses must not make a storm.
+      dhcp.state = .selecting
+      dhcp.attempts = 0
+      dhcp.transaction = UInt32(truncatingIfNeeded: random.next())
+      dhcp.startedAt = now
+      dhcp.deadline = now &+ 10 * Nanoseconds.second
     case (.renewing, DHCPType.refuse):
       loseLease()
       discover(now)
