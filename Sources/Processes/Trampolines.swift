@@ -36,9 +36,10 @@ extension AddressSpace {
   /// and so known to be a real instruction; patched is what traps a second time. The `syscall` itself stays: a restarted call goes back to it, and a jump
   /// straight to it still works.
   public func patch(after: UInt) {
-    if !trampolines.isKnown(after) || patchZero(after: after) { return }
+    // A host that isolates programs has no gate that they may jump to.
+    if gateAddress == 0 || !trampolines.isKnown(after) || patchZero(after: after) { return }
     let site = after &- 7
-    guard gateAddress != 0, let area = area(at: site), area.end >= after, area.protection.contains(.execute),
+    guard let area = area(at: site), area.end >= after, area.protection.contains(.execute),
       !area.isShared,
       let bytes = try? UserSlice(site, 7).bytes(), bytes[0] == 0xb8, bytes[5] == 0x0f, bytes[6] == 0x05,
       let trampoline = trampoline(near: site, number: Array(bytes[1..<5]), back: after)
