@@ -21,6 +21,8 @@ public final class BareHost: HostInterface {
   func openDevices() {
     if let found = find(3) { channel = ControlChannel(found) }
     if let found = find(1) { link = VirtioNetwork(found) }
+    channel?.keepForEver()
+    link?.keepForEver()
   }
 
   private func find(_ type: UInt32) -> VirtioTransport? {

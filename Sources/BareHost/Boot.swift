@@ -38,7 +38,6 @@ extension BareHost {
     let bare = BareHost(information: information)
     shared = bare
     neverCount(bare)
-    Devices.processors = bare.processorCount
     host = bare
     guard let arena = Arena.make(memory: information.pointee.arena_bytes, inUse: startBytes) else {
       bare.fail("-m is too small: the libOS needs at least 16M", status: 125)

@@ -29,6 +29,16 @@ final class ControlChannel {
   private var hasAsked = false
   /// Signals that wait to be delivered, a bit each.
   private(set) var signals: UInt64 = 0
+  /// Said apart from `input`, which is not looked at without the kernel lock.
+  private var hasInput = false
+
+  /// `pollDevices` looks here without the kernel lock: references must not be counted.
+  func keepForEver() {
+    neverCount(self)
+    neverCount(receive)
+    neverCount(transmit)
+    neverCount(transport)
+  }
 
   init?(_ transport: VirtioTransport) {
     guard transport.negotiate(0) != nil else { return nil }
@@ -51,7 +61,7 @@ final class ControlChannel {
   var hasMessages: Bool { receive.hasUsed || signals != 0 }
 
   /// `read` may have something to say.
-  var isReadable: Bool { receive.hasUsed || inputStart < input.count || inputHasEnded }
+  var isReadable: Bool { receive.hasUsed || hasInput || inputHasEnded }
 
   func takeSignals() -> UInt64 {
     defer { signals = 0 }
@@ -81,6 +91,7 @@ final class ControlChannel {
     switch type {
     case Message.input:
       input += body
+      hasInput = inputStart < input.count
       hasAsked = false
     case Message.inputEnd: inputHasEnded = true
     case Message.signal:
@@ -101,6 +112,7 @@ final class ControlChannel {
       if inputStart == input.count {
         input.removeAll()
         inputStart = 0
+        hasInput = false
       }
       return count
     }
