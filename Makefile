@@ -21,10 +21,10 @@ image:
 	objcopy -O binary bin/exokernel.elf bin/exokernel
 	cd bin && objcopy -I binary -O elf64-x86-64 --rename-section .data=.exokernel,alloc,load,readonly,data,contents \
 	  exokernel exokernel.o
-	swift build -c release --triple x86_64-unknown-linux-gnu --toolset Toolsets/linux-host.json \
-	  --scratch-path $(IMAGE_SCRATCH) --product LinuxHostImage
+	swift build -c release --triple x86_64-unknown-linux-gnu --toolset Toolsets/unikernel.json \
+	  --scratch-path $(IMAGE_SCRATCH) --product Unikernel
 	ld.lld -static --gc-sections -z noexecstack -z max-page-size=4096 -T Linker/image.ld \
-	  -o bin/swiftlet-linux.elf $(IMAGE_BUILD)/libLinuxHostImage.a bin/exokernel.o
+	  -o bin/unikernel.elf $(IMAGE_BUILD)/libUnikernel.a bin/exokernel.o
 
 packages:
 	@Tests/System/packages

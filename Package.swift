@@ -23,7 +23,7 @@ let package = Package(
   products: [
     .executable(name: "swiftlet", targets: ["swiftlet"]),
     // A static library, so that a hosted build never tries to link it: `make` links it with its own script.
-    .library(name: "LinuxHostImage", type: .static, targets: ["LinuxHostImage"]),
+    .library(name: "Unikernel", type: .static, targets: ["Unikernel"]),
     .library(name: "Exokernel", type: .static, targets: ["Exokernel"]),
   ],
   dependencies: [
@@ -34,7 +34,7 @@ let package = Package(
     .target(name: "CExokernel"),
     library("Exokernel", ["CExokernel"]),
     .target(name: "CBareHost"),
-    library("BareHost", ["ABI", "CMachine", "CBareHost", "CExokernel", "HostCore", "Tasks"]),
+    library("BareHost", ["ABI", "CMachine", "CBareHost", "HostCore", "Tasks"]),
 
     // The libOS, lowest first. Each imports only what stands above it in this list.
     .target(name: "CMachine"),
@@ -57,7 +57,7 @@ let package = Package(
     .target(name: "CLinuxHost"),
     library("LinuxHost", ["ABI", "CHostCore", "CMachine", "CLinuxHost", "HostCore", "Tasks"]),
     library(
-      "LinuxHostImage",
+      "Unikernel",
       [
         "ABI", "BareHost", "CBareHost", "CHostCore", "CMachine", "CLinuxHost", "CEmbeddedRuntime", "Ext4",
         "HostCore", "Image", "LinuxHost", "Net", "Processes", "PseudoFileSystems",

@@ -19,9 +19,9 @@ final class ControlChannel {
   }
   private static let header = 4
 
-  private let transport: VirtioTransport
-  private let receive: Virtqueue
-  private let transmit: Virtqueue
+  private let queues: QueuePair
+  private var receive: Virtqueue { queues.receive }
+  private var transmit: Virtqueue { queues.transmit }
   private var incoming: [UInt8] = []
   private var input: [UInt8] = []
   private var inputStart = 0
@@ -35,27 +35,17 @@ final class ControlChannel {
   /// `pollDevices` looks here without the kernel lock: references must not be counted.
   func keepForEver() {
     neverCount(self)
-    neverCount(receive)
-    neverCount(transmit)
-    neverCount(transport)
+    queues.keepForEver()
   }
 
   init?(_ transport: VirtioTransport) {
-    guard transport.negotiate(0) != nil else { return nil }
-    self.transport = transport
-    do throws(Errno) {
-      guard let first = try Virtqueue(transport, 0, atMost: 8),
-        let second = try Virtqueue(transport, 1, atMost: 32)
-      else { return nil }
-      receive = first
-      transmit = second
-    } catch { return nil }
-    transport.start()
-    while let page = receive.take() { receive.offer([(page, 4096)], isWrite: true) }
-    receive.notify()
+    guard transport.negotiate(0) != nil, let pair = QueuePair(transport, receives: 8, transmits: 32) else {
+      return nil
+    }
+    queues = pair
   }
 
-  func acknowledge() { transport.acknowledge() }
+  func acknowledge() { queues.transport.acknowledge() }
 
   /// Something has arrived that nobody has looked at.
   var hasMessages: Bool { receive.hasUsed || signals != 0 }

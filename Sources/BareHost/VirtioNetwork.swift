@@ -5,40 +5,30 @@ import Tasks
 
 /// A virtio network device (virtio 1.2, 5.1) with one pair of queues. Kernel lock held for every call.
 final class VirtioNetwork {
-  private let transport: VirtioTransport
-  private let receive: Virtqueue
-  private let transmit: Virtqueue
+  private let queues: QueuePair
+  private var receive: Virtqueue { queues.receive }
+  private var transmit: Virtqueue { queues.transmit }
   /// virtio_net_hdr with num_buffers.
   private static let header = 12
 
   /// `pollDevices` looks here without the kernel lock: references must not be counted.
   func keepForEver() {
     neverCount(self)
-    neverCount(receive)
-    neverCount(transmit)
-    neverCount(transport)
+    queues.keepForEver()
   }
 
   init?(_ transport: VirtioTransport) {
     // CSUM, GUEST_CSUM, HOST_TSO4, MRG_RXBUF
     let wanted: UInt64 = 1 << 0 | 1 << 1 | 1 << 11 | 1 << 15
-    guard let features = transport.negotiate(wanted), features & 1 << 15 != 0 else { return nil }
-    self.transport = transport
-    do throws(Errno) {
-      guard let first = try Virtqueue(transport, 0, atMost: 256),
-        let second = try Virtqueue(transport, 1, atMost: 256)
-      else { return nil }
-      receive = first
-      transmit = second
-    } catch { return nil }
-    transport.start()
-    while let page = receive.take() { receive.offer([(page, 4096)], isWrite: true) }
-    receive.notify()
+    guard let features = transport.negotiate(wanted), features & 1 << 15 != 0,
+      let pair = QueuePair(transport, receives: 256, transmits: 256)
+    else { return nil }
+    queues = pair
   }
 
   var hasInput: Bool { receive.hasUsed }
 
-  func acknowledge() { transport.acknowledge() }
+  func acknowledge() { queues.transport.acknowledge() }
 
   /// One frame behind a `virtio_net_hdr` of ten bytes; EAGAIN with none.
   func read(_ bytes: UnsafeMutableRawBufferPointer) -> Int {

@@ -191,6 +191,13 @@ public final class Process {
     if flags.contains(.memory) { addressSpaceIdentity = other.addressSpaceIdentity }
   }
 
+  /// Takes new ids; files are looked at with the effective ones from now on (credentials(7)).
+  public func assume(_ owner: ProcessCredentials) {
+    credentials = owner
+    fileSystem.credentials = Credentials(
+      user: owner.effectiveUser, group: owner.effectiveGroup, groups: owner.groups)
+  }
+
   /// pid 1, which ends the system when it ends and which signals without a handler do not reach.
   public var isInit: Bool { pid == 1 }
 

@@ -134,13 +134,7 @@ final class PseudoDirectoryFile: OpenFile {
 
   override func read(_ slice: UserSlice) throws(Errno) -> Int { throw .isDirectory }
 
-  override func seek(_ offset: Int64, whence: Int32) throws(Errno) -> Int64 {
-    guard whence == 0 || whence == 1 else { throw .invalid }
-    let (place, overflow) = (whence == 0 ? 0 : self.offset).addingReportingOverflow(offset)
-    guard !overflow, place >= 0 else { throw .invalid }
-    self.offset = place
-    return place
-  }
+  override func seek(_ offset: Int64, whence: Int32) throws(Errno) -> Int64 { try move(offset, whence) }
 
   override func readDirectory(_ slice: UserSlice) throws(Errno) -> Int {
     var output = DirectoryRecords(space: slice.count)
@@ -243,11 +237,5 @@ final class OpenTextFile: OpenFile {
 
   override func write(_ slice: UserSlice, at offset: Int64) throws(Errno) -> Int { try write(slice) }
 
-  override func seek(_ offset: Int64, whence: Int32) throws(Errno) -> Int64 {
-    guard whence == 0 || whence == 1 else { throw .invalid }
-    let (place, overflow) = (whence == 0 ? 0 : self.offset).addingReportingOverflow(offset)
-    guard !overflow, place >= 0 else { throw .invalid }
-    self.offset = place
-    return place
-  }
+  override func seek(_ offset: Int64, whence: Int32) throws(Errno) -> Int64 { try move(offset, whence) }
 }

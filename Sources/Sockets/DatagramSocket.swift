@@ -45,11 +45,7 @@ public final class DatagramSocket: InternetSocket {
     let total = SliceCursor.total(slices)
     let region: UnsafeMutableRawBufferPointer
     do throws(NetworkError) { region = try socket.sendRegion(total) } catch { throw error.number }
-    var filled = 0
-    for slice in slices where slice.count > 0 {
-      try slice.copyIn(UnsafeMutableRawBufferPointer(rebasing: region[filled..<filled + slice.count]))
-      filled += slice.count
-    }
+    try gather(slices, into: region)
     do throws(NetworkError) { try socket.commitSend(total, to: target, with: special, now: now) } catch {
       throw error.number
     }
@@ -60,16 +56,7 @@ public final class DatagramSocket: InternetSocket {
   public override func receive(_ slices: [UserSlice], flags: MessageFlags) throws(Errno) -> SocketMessage {
     if flags.contains(.outOfBand) { throw .notSupported }
     guard let datagram = try nextDatagram(flags) else { return SocketMessage() }
-    var message = SocketMessage()
-    var copied = 0
-    for slice in slices where copied < datagram.payload.count {
-      let count = min(slice.count, datagram.payload.count - copied)
-      try slice.prefix(count).copyOut(
-        UnsafeRawBufferPointer(rebasing: datagram.payload[copied..<copied + count]))
-      copied += count
-    }
-    message.count = flags.contains(.truncated) ? datagram.payload.count : copied
-    if copied < datagram.payload.count { message.flags.insert(.truncated) }
+    var message = try SocketMessage(datagram.payload, to: slices, flags)
     message.address = bytes(datagram.source)
     message.control.items = packetInformation(
       from: datagram.source.address, to: datagram.destination.address, datagram.timeToLive,
@@ -80,15 +67,7 @@ public final class DatagramSocket: InternetSocket {
 
   /// Waits for a datagram; nil after shutdown(2).
   private func nextDatagram(_ flags: MessageFlags) throws(Errno) -> Datagram? {
-    var limit = UInt64.max
-    while true {
-      do throws(NetworkError) { return try socket.firstDatagram() } catch {
-        if error != .wouldBlock { throw error.number }
-      }
-      guard waits(flags) else { throw .again }
-      if limit == .max { limit = deadline(receiveTimeout) }
-      try sleep(limit)
-    }
+    try wait(flags) { () throws(NetworkError) in try socket.firstDatagram() }
   }
 
   public override func shutdown(_ how: Int32) throws(Errno) {

@@ -81,29 +81,14 @@ public final class LinkSocket: InternetSocket {
   }
 
   public override func receive(_ slices: [UserSlice], flags: MessageFlags) throws(Errno) -> SocketMessage {
-    let frame = try next(flags)
-    var message = SocketMessage()
-    message.count = try scatter(frame.bytes, slices)
-    if message.count < frame.bytes.count { message.flags.insert(.truncated) }
-    if flags.contains(.truncated) { message.count = frame.bytes.count }
+    let frame = try wait(flags) { () throws(NetworkError) in try socket.firstFrame() }
+    var message = try SocketMessage(frame.bytes, to: slices, flags)
     message.address = linkAddress(frame.etherType, frame.interface, frame.direction, frame.source)
     if !flags.contains(.peek) {
       received &+= 1
       socket.removeFirstFrame()
     }
     return message
-  }
-
-  private func next(_ flags: MessageFlags) throws(Errno) -> ObservedFrame {
-    var limit = UInt64.max
-    while true {
-      do throws(NetworkError) { return try socket.firstFrame() } catch {
-        if error != .wouldBlock { throw error.number }
-      }
-      guard waits(flags) else { throw .again }
-      if limit == .max { limit = deadline(receiveTimeout) }
-      try sleep(limit)
-    }
   }
 
   public override func readiness() -> Readiness { socket.isReadable ? [.readable, .writable] : .writable }

@@ -54,11 +54,7 @@ final class RawInternetSocket: InternetSocket {
     let total = SliceCursor.total(slices)
     let region: UnsafeMutableRawBufferPointer
     do throws(NetworkError) { region = try socket.sendRegion(total) } catch { throw error.number }
-    var filled = 0
-    for slice in slices where slice.count > 0 {
-      try slice.copyIn(UnsafeMutableRawBufferPointer(rebasing: region[filled..<filled + slice.count]))
-      filled += slice.count
-    }
+    try gather(slices, into: region)
     do throws(NetworkError) { try socket.commitSend(total, to: target, with: special, now: now) } catch {
       throw error.number
     }
@@ -68,28 +64,13 @@ final class RawInternetSocket: InternetSocket {
 
   override func receive(_ slices: [UserSlice], flags: MessageFlags) throws(Errno) -> SocketMessage {
     if flags.contains(.outOfBand) { throw .notSupported }
-    let packet = try next(flags)
-    var message = SocketMessage()
-    message.count = try scatter(packet.bytes, slices)
-    if message.count < packet.bytes.count { message.flags.insert(.truncated) }
-    if flags.contains(.truncated) { message.count = packet.bytes.count }
+    let packet = try wait(flags) { () throws(NetworkError) in try socket.firstPacket() }
+    var message = try SocketMessage(packet.bytes, to: slices, flags)
     message.address = bytes(Endpoint(packet.source, 0))
     message.control.items = packetInformation(
       from: packet.source, to: packet.destination, packet.timeToLive, packet.trafficClass)
     if !flags.contains(.peek) { socket.removeFirstPacket() }
     return message
-  }
-
-  private func next(_ flags: MessageFlags) throws(Errno) -> RawPacket {
-    var limit = UInt64.max
-    while true {
-      do throws(NetworkError) { return try socket.firstPacket() } catch {
-        if error != .wouldBlock { throw error.number }
-      }
-      guard waits(flags) else { throw .again }
-      if limit == .max { limit = deadline(receiveTimeout) }
-      try sleep(limit)
-    }
   }
 
   override func shutdown(_ how: Int32) throws(Errno) {
@@ -142,15 +123,4 @@ final class RawInternetSocket: InternetSocket {
       socket.blocked[index / 8] = socket.blocked[index / 8] & ~(0xFF << shift) | UInt64(byte) << shift
     }
   }
-}
-
-/// Copies bytes into a program's buffers as far as they go; how many.
-func scatter(_ bytes: UnsafeRawBufferPointer, _ slices: [UserSlice]) throws(Errno) -> Int {
-  var copied = 0
-  for slice in slices where copied < bytes.count {
-    let count = min(slice.count, bytes.count - copied)
-    try slice.prefix(count).copyOut(UnsafeRawBufferPointer(rebasing: bytes[copied..<copied + count]))
-    copied += count
-  }
-  return copied
 }

@@ -108,19 +108,9 @@ extension SystemCall {
     }
     if place.inode.isSymlink { throw .tooManySymlinks }
     // What /proc and a script's interpreter see.
-    var shown = bytes("/dev/fd/") + decimal(directory)
+    var shown = bytes("/dev/fd/") + decimal(UInt64(max(0, directory)))
     if !name.isEmpty { shown = directory == SystemCall.workingDirectory ? name : shown + [0x2f] + name }
     return try execute(shown, arguments, environment, at: place)
-  }
-
-  private func decimal(_ value: Int32) -> [UInt8] {
-    var digits: [UInt8] = []
-    var rest = max(0, value)
-    repeat {
-      digits.insert(UInt8(0x30 + rest % 10), at: 0)
-      rest /= 10
-    } while rest > 0
-    return digits
   }
 
   private func strings(_ vector: UInt) throws(Errno) -> [[UInt8]] {
@@ -178,9 +168,7 @@ extension SystemCall {
       process.dumpable = 0
       process.parentDeathSignal = 0
     }
-    process.credentials = owner
-    process.fileSystem.credentials = Credentials(
-      user: owner.effectiveUser, group: owner.effectiveGroup, groups: owner.groups)
+    process.assume(owner)
     process.capabilities.execute(owner)
   }
 

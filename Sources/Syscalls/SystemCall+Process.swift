@@ -113,100 +113,84 @@ extension SystemCall {
     return 0
   }
 
-  /// An id may become any of the three that the process has, or anything for root (setresuid(2)).
-  private func choose(
-    _ value: UInt, _ current: UInt32, _ allowed: [UInt32], _ capability: UInt64
-  ) throws(Errno) -> UInt32 {
-    let wanted = unsigned(value)
-    if wanted == .max { return current }
-    guard process.capabilities.effective & capability != 0 || allowed.contains(wanted) else {
-      throw .notPermitted
+  /// The real, the effective and the saved id of a process, of its user or of its group.
+  private typealias Identities = (real: UInt32, effective: UInt32, saved: UInt32)
+
+  /// What set*id, setre*id and setres*id make of the three ids: each may become any of them, or anything with the
+  /// capability (setresuid(2)).
+  private func changed(_ old: Identities, _ capability: UInt64) throws(Errno) -> Identities {
+    let isCapable = process.capabilities.effective & capability != 0
+    func choose(_ value: UInt, _ current: UInt32) throws(Errno) -> UInt32 {
+      let wanted = unsigned(value)
+      if wanted == .max { return current }
+      guard isCapable || wanted == old.real || wanted == old.effective || wanted == old.saved else {
+        throw .notPermitted
+      }
+      return wanted
     }
-    return wanted
+    var new = old
+    switch number {
+    case 105, 106:
+      guard unsigned(a) != .max else { throw .invalid }
+      new.effective = try choose(a, old.effective)
+      if isCapable { (new.real, new.saved) = (new.effective, new.effective) }
+    case 113, 114:
+      new.real = try choose(a, old.real)
+      new.effective = try choose(b, old.effective)
+      if unsigned(a) != .max || new.effective != old.real { new.saved = new.effective }
+    default:
+      new.real = try choose(a, old.real)
+      new.effective = try choose(b, old.effective)
+      new.saved = try choose(c, old.saved)
+    }
+    return new
   }
 
   private func setUsers() throws(Errno) -> Int {
     var owner = process.credentials
-    let known = [owner.realUser, owner.effectiveUser, owner.savedUser]
-    switch number {
-    case 105:
-      guard unsigned(a) != .max else { throw .invalid }
-      let user = try choose(a, owner.effectiveUser, known, Capabilities.setUser)
-      if process.capabilities.effective & Capabilities.setUser != 0 {
-        owner.realUser = user
-        owner.savedUser = user
-      }
-      owner.effectiveUser = user
-    case 113:
-      owner.realUser = try choose(a, owner.realUser, known, Capabilities.setUser)
-      owner.effectiveUser = try choose(b, owner.effectiveUser, known, Capabilities.setUser)
-      if unsigned(a) != .max || owner.effectiveUser != process.credentials.realUser {
-        owner.savedUser = owner.effectiveUser
-      }
-    default:
-      owner.realUser = try choose(a, owner.realUser, known, Capabilities.setUser)
-      owner.effectiveUser = try choose(b, owner.effectiveUser, known, Capabilities.setUser)
-      owner.savedUser = try choose(c, owner.savedUser, known, Capabilities.setUser)
-    }
+    (owner.realUser, owner.effectiveUser, owner.savedUser) = try changed(
+      (owner.realUser, owner.effectiveUser, owner.savedUser), Capabilities.setUser)
     return apply(owner)
   }
 
   private func setGroups() throws(Errno) -> Int {
     var owner = process.credentials
-    let known = [owner.realGroup, owner.effectiveGroup, owner.savedGroup]
-    switch number {
-    case 106:
-      guard unsigned(a) != .max else { throw .invalid }
-      let group = try choose(a, owner.effectiveGroup, known, Capabilities.setGroup)
-      if process.capabilities.effective & Capabilities.setGroup != 0 {
-        owner.realGroup = group
-        owner.savedGroup = group
-      }
-      owner.effectiveGroup = group
-    case 114:
-      owner.realGroup = try choose(a, owner.realGroup, known, Capabilities.setGroup)
-      owner.effectiveGroup = try choose(b, owner.effectiveGroup, known, Capabilities.setGroup)
-      if unsigned(a) != .max || owner.effectiveGroup != process.credentials.realGroup {
-        owner.savedGroup = owner.effectiveGroup
-      }
-    default:
-      owner.realGroup = try choose(a, owner.realGroup, known, Capabilities.setGroup)
-      owner.effectiveGroup = try choose(b, owner.effectiveGroup, known, Capabilities.setGroup)
-      owner.savedGroup = try choose(c, owner.savedGroup, known, Capabilities.setGroup)
-    }
+    (owner.realGroup, owner.effectiveGroup, owner.savedGroup) = try changed(
+      (owner.realGroup, owner.effectiveGroup, owner.savedGroup), Capabilities.setGroup)
     return apply(owner)
   }
 
   private func apply(_ owner: ProcessCredentials) -> Int {
     process.capabilities.change(from: process.credentials, to: owner)
-    process.credentials = owner
-    process.fileSystem.credentials = Credentials(
-      user: owner.effectiveUser, group: owner.effectiveGroup, groups: owner.groups)
+    process.assume(owner)
     return 0
   }
 
   /// setfsuid(2): the old id, whether it was changed or not.
   private func setFileSystemUser() -> Int {
-    let old = process.fileSystem.credentials.user
     let owner = process.credentials
-    let known = [owner.realUser, owner.effectiveUser, owner.savedUser, old]
-    let isAllowed = process.capabilities.effective & Capabilities.setUser != 0
-    if unsigned(a) != .max, isAllowed || known.contains(unsigned(a)) {
-      process.fileSystem.credentials.user = unsigned(a)
-    }
+    let old = process.fileSystem.credentials.user
+    process.fileSystem.credentials.user = fileSystemIdentity(
+      old, (owner.realUser, owner.effectiveUser, owner.savedUser), Capabilities.setUser)
     return Int(old)
   }
 
   /// setfsgid(2)
   private func setFileSystemGroup() -> Int {
-    let old = process.fileSystem.credentials.group
     let owner = process.credentials
-    let known = [owner.realGroup, owner.effectiveGroup, owner.savedGroup, old]
-    let isAllowed = process.capabilities.effective & Capabilities.setGroup != 0
-    if unsigned(a) != .max, isAllowed || known.contains(unsigned(a)) {
-      process.fileSystem.credentials.group = unsigned(a)
-    }
+    let old = process.fileSystem.credentials.group
+    process.fileSystem.credentials.group = fileSystemIdentity(
+      old, (owner.realGroup, owner.effectiveGroup, owner.savedGroup), Capabilities.setGroup)
     return Int(old)
+  }
+
+  /// The id wanted, if the caller may have it, or else the old one.
+  private func fileSystemIdentity(_ old: UInt32, _ known: Identities, _ capability: UInt64) -> UInt32 {
+    let wanted = unsigned(a)
+    let isAllowed =
+      process.capabilities.effective & capability != 0 || wanted == known.real || wanted == known.effective
+      || wanted == known.saved
+    return wanted != .max && isAllowed ? wanted : old
   }
 
   private func storeIdentities(_ real: UInt32, _ effective: UInt32, _ saved: UInt32) throws(Errno) -> Int {

@@ -62,6 +62,22 @@ open class OpenFile {
   open func read(_ slice: UserSlice, at offset: Int64) throws(Errno) -> Int { throw .illegalSeek }
   open func write(_ slice: UserSlice, at offset: Int64) throws(Errno) -> Int { throw .illegalSeek }
   open func seek(_ offset: Int64, whence: Int32) throws(Errno) -> Int64 { throw .illegalSeek }
+  /// What `seek` does for SEEK_SET, SEEK_CUR and, in files that have an end, SEEK_END (lseek(2)): the new offset.
+  /// EINVAL for others, and for a place before the start or past all numbers.
+  public final func move(_ offset: Int64, _ whence: Int32, end: Int64? = nil) throws(Errno) -> Int64 {
+    let base: Int64
+    switch (whence, end) {
+    case (0, _): base = 0
+    case (1, _): base = self.offset
+    case (2, let end?): base = end
+    default: throw .invalid
+    }
+    let (place, overflow) = base.addingReportingOverflow(offset)
+    guard !overflow, place >= 0 else { throw .invalid }
+    self.offset = place
+    return place
+  }
+
   open func control(_ request: UInt32, argument: UInt) throws(Errno) -> Int { throw .notTerminal }
   open func readiness() -> Readiness { [.readable, .writable] }
   /// Woken when `readiness` may have changed; nil for files that are always ready.

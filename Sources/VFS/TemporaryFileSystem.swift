@@ -236,11 +236,7 @@ final class DirectoryFile: OpenFile {
   override func read(_ slice: UserSlice) throws(Errno) -> Int { throw .isDirectory }
   override func read(_ slice: UserSlice, at offset: Int64) throws(Errno) -> Int { throw .isDirectory }
 
-  override func seek(_ offset: Int64, whence: Int32) throws(Errno) -> Int64 {
-    guard whence == 0 || whence == 1 else { throw .invalid }
-    self.offset = whence == 0 ? offset : self.offset + offset
-    return self.offset
-  }
+  override func seek(_ offset: Int64, whence: Int32) throws(Errno) -> Int64 { try move(offset, whence) }
 
   override func readDirectory(_ slice: UserSlice) throws(Errno) -> Int {
     guard directory.status.links > 0 else { throw .noSuchFile }

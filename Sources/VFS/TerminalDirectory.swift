@@ -72,13 +72,7 @@ public final class PseudoTerminalDirectory: Inode {
 private final class PseudoTerminalListing: OpenFile {
   override func read(_ slice: UserSlice) throws(Errno) -> Int { throw .isDirectory }
 
-  override func seek(_ offset: Int64, whence: Int32) throws(Errno) -> Int64 {
-    guard whence == 0 || whence == 1 else { throw .invalid }
-    let (target, overflow) = (whence == 0 ? 0 : self.offset).addingReportingOverflow(offset)
-    guard !overflow, target >= 0 else { throw .invalid }
-    self.offset = target
-    return target
-  }
+  override func seek(_ offset: Int64, whence: Int32) throws(Errno) -> Int64 { try move(offset, whence) }
 
   override func readDirectory(_ slice: UserSlice) throws(Errno) -> Int {
     var output = DirectoryRecords(space: slice.count)
@@ -87,7 +81,7 @@ private final class PseudoTerminalListing: OpenFile {
       (bytes("."), 1, 0o040000, 1), (bytes(".."), parent, 0o040000, 2), (bytes("ptmx"), 2, 0o020000, 3),
     ]
     for number in TerminalMultiplexer.numbers {
-      entries.append((decimal(number), UInt64(number) + 3, 0o020000, Int64(number) + 4))
+      entries.append((decimal(UInt64(number)), UInt64(number) + 3, 0o020000, Int64(number) + 4))
     }
     for entry in entries where entry.cookie > offset {
       guard output.add(entry.name, entry.inode, entry.mode, entry.cookie) else {
@@ -99,17 +93,6 @@ private final class PseudoTerminalListing: OpenFile {
     try slice.store(output.bytes)
     return output.bytes.count
   }
-}
-
-func decimal(_ number: Int) -> [UInt8] {
-  var digits: [UInt8] = []
-  var rest = number
-  repeat {
-    digits.append(0x30 + UInt8(rest % 10))
-    rest /= 10
-  } while rest > 0
-  digits.reverse()
-  return digits
 }
 
 /// /dev/tty, /dev/console and /dev/ptmx.

@@ -175,7 +175,7 @@ public final class PseudoTerminalMaster: OpenFile {
     let inode = TerminalMultiplexer.inode(pair.number) ?? inode
     let file = PseudoTerminalFile(pair, inode: inode, flags: flags)
     if let directory = PseudoTerminalDirectory.mounted {
-      file.path = Path(inode: inode, name: decimal(pair.number), parent: directory)
+      file.path = Path(inode: inode, name: decimal(UInt64(pair.number)), parent: directory)
     }
     return file
   }

@@ -59,7 +59,7 @@ func libOSPath() throws(BuildError) -> Path {
     let length = buffer.baseAddress.map { readlink("/proc/self/exe", $0, buffer.count) } ?? 0
     let own = buffer[..<max(0, length)].map { UInt8(bitPattern: $0) }
     let directory = own[..<(own.lastIndex(of: UInt8(ascii: "/")) ?? 0)]
-    return String(decoding: directory, as: UTF8.self) + "/swiftlet-linux.elf"
+    return String(decoding: directory, as: UTF8.self) + "/unikernel.elf"
   }
   guard access(path, R_OK) == 0 else {
     throw BuildError("the libOS \(path) is missing; build it with: make build")

@@ -1,4 +1,5 @@
 import Net
+import Testing
 
 /// One end of a simulated link: a device that hands frames to the simulation.
 final class SimulatedDevice: LinkDevice {
@@ -140,6 +141,29 @@ final class Simulation {
       throw NetworkError.timedOut
     }
     return (client, try listener.accept(), listener)
+  }
+}
+
+extension Simulation {
+  /// Sends `size` bytes one way and half of that the other, at once, and compares every byte.
+  func exchange(_ client: TCPConnection, _ server: TCPConnection, _ seed: UInt64, _ size: Int) throws {
+    let up = randomBytes(size, seed)
+    let down = randomBytes(size / 2, seed + 1)
+    var sentUp = 0
+    var sentDown = 0
+    var gotUp: [UInt8] = []
+    var gotDown: [UInt8] = []
+    let done = run(seconds: 7200) {
+      if sentUp < up.count { sentUp += (try? write(up[sentUp...], to: client, now: now)) ?? 0 }
+      if sentDown < down.count { sentDown += (try? write(down[sentDown...], to: server, now: now)) ?? 0 }
+      gotUp += readAll(server, now: now)
+      gotDown += readAll(client, now: now)
+      collect()
+      return gotUp.count == up.count && gotDown.count == down.count
+    }
+    #expect(done, "seed \(seed): up \(gotUp.count)/\(up.count), down \(gotDown.count)/\(down.count)")
+    #expect(gotUp == up, "seed \(seed)")
+    #expect(gotDown == down, "seed \(seed)")
   }
 }
 

@@ -12,24 +12,7 @@ import Testing
     simulation.b.offersTimestamps = without & 2 == 0
     simulation.a.offersWindowScale = without & 4 == 0
     let (client, server, _) = try simulation.connectedPair()
-    let up = randomBytes(size, seed)
-    let down = randomBytes(size / 2, seed + 1)
-    var sentUp = 0
-    var sentDown = 0
-    var gotUp: [UInt8] = []
-    var gotDown: [UInt8] = []
-    let done = simulation.run(seconds: 7200) {
-      let now = simulation.now
-      if sentUp < up.count { sentUp += (try? write(up[sentUp...], to: client, now: now)) ?? 0 }
-      if sentDown < down.count { sentDown += (try? write(down[sentDown...], to: server, now: now)) ?? 0 }
-      gotUp += readAll(server, now: now)
-      gotDown += readAll(client, now: now)
-      simulation.collect()
-      return gotUp.count == up.count && gotDown.count == down.count
-    }
-    #expect(done, "seed \(seed): up \(gotUp.count)/\(up.count), down \(gotDown.count)/\(down.count)")
-    #expect(gotUp == up, "seed \(seed)")
-    #expect(gotDown == down, "seed \(seed)")
+    try simulation.exchange(client, server, seed, size)
     client.close(now: simulation.now)
     #expect(simulation.run { server.isReadable && server.readableBytes == 0 })
     server.close(now: simulation.now)

@@ -7,7 +7,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 SWIFTLET = os.path.join(ROOT, "bin", "swiftlet")
-LIBOS = os.path.join(ROOT, "bin", "swiftlet-linux.elf")
+LIBOS = os.path.join(ROOT, "bin", "unikernel.elf")
 
 # What `limits` is asked for, -m, and what it must print.
 LIMITS = [

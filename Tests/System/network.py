@@ -332,7 +332,7 @@ def errors(suite, place, work, program):
     public = os.path.join(work, "public")
     os.makedirs(public)
     os.chmod(work, 0o755)
-    for name in ("swiftlet", "swiftlet-linux.elf"):
+    for name in ("swiftlet", "unikernel.elf"):
         shutil.copy(os.path.join(os.path.dirname(SWIFTLET), name), public)
     shutil.copy(program, f"{public}/program")
     refused("a tap without permission is refused",

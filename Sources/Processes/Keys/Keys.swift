@@ -55,7 +55,7 @@ public enum Keys {
     let user = owner.realUser
     if let known = session ? userSessionRings[user] : userRings[user] { return known }
     let ring = try make(
-      .keyring, (session ? bytes("_uid_ses.") : bytes("_uid.")) + digits(user), [], owner)
+      .keyring, (session ? bytes("_uid_ses.") : bytes("_uid.")) + decimal(UInt64(user)), [], owner)
     if session {
       ring.link(try userRing(owner, session: false))
       userSessionRings[user] = ring
@@ -63,16 +63,6 @@ public enum Keys {
       userRings[user] = ring
     }
     return ring
-  }
-
-  private static func digits(_ value: UInt32) -> [UInt8] {
-    var result: [UInt8] = []
-    var rest = value
-    repeat {
-      result.insert(0x30 + UInt8(rest % 10), at: 0)
-      rest /= 10
-    } while rest > 0
-    return result
   }
 
   /// A key by serial or KEY_SPEC_ number: thread -1, process -2, session -3, user -4, user session -5. ENOKEY,
@@ -234,7 +224,8 @@ public enum Keys {
   public static func describe(_ number: Int32, thread: LinuxThread) throws(Errno) -> [UInt8] {
     let key = try key(number, thread: thread, create: false)
     try key.check(1, thread.process.credentials)
-    var text = key.kind.name + [0x3b] + digits(key.user) + [0x3b] + digits(key.group) + [0x3b]
+    var text =
+      key.kind.name + [0x3b] + decimal(UInt64(key.user)) + [0x3b] + decimal(UInt64(key.group)) + [0x3b]
     for shift in stride(from: UInt32(28), through: 0, by: -4) {
       let digit = UInt8(key.permissions >> shift & 15)
       text.append(digit < 10 ? 0x30 + digit : 0x57 + digit)

@@ -69,13 +69,7 @@ final class VolumeDirectoryFile: OpenFile {
 
   override func read(_ slice: UserSlice) throws(Errno) -> Int { throw .isDirectory }
 
-  override func seek(_ offset: Int64, whence: Int32) throws(Errno) -> Int64 {
-    guard whence == 0 || whence == 1 else { throw .invalid }
-    let place = whence == 0 ? offset : self.offset &+ offset
-    guard place >= 0 else { throw .invalid }
-    self.offset = place
-    return place
-  }
+  override func seek(_ offset: Int64, whence: Int32) throws(Errno) -> Int64 { try move(offset, whence) }
 
   override func synchronize() throws(Errno) {
     try directory.volume.fileSystem.synchronize(directory.file, dataOnly: false)

@@ -49,20 +49,10 @@ final class VolumeOpenFile: OpenFile {
   }
 
   override func seek(_ offset: Int64, whence: Int32) throws(Errno) -> Int64 {
-    let base: Int64
-    switch whence {
-    case 0: base = 0
-    case 1: base = self.offset
-    case 2: base = file.status.size
-    case 3, 4:
-      self.offset = try file.seek(hole: whence == 4, from: offset)
-      return self.offset
-    default: throw .invalid
-    }
-    let (place, overflow) = base.addingReportingOverflow(offset)
-    guard !overflow, place >= 0 else { throw .invalid }
-    self.offset = place
-    return place
+    guard whence == 3 || whence == 4 else { return try move(offset, whence, end: file.status.size) }
+    // SEEK_DATA, SEEK_HOLE
+    self.offset = try file.seek(hole: whence == 4, from: offset)
+    return self.offset
   }
 
   override func synchronize() throws(Errno) { try synchronize(dataOnly: false) }
