@@ -24,6 +24,7 @@ image:
 	swift build -c release --triple x86_64-unknown-linux-gnu --toolset Toolsets/unikernel.json \
 	  --scratch-path $(IMAGE_SCRATCH) --product Unikernel
 	ld.lld -static --gc-sections -z noexecstack -z max-page-size=4096 -T Linker/image.ld \
+	  --symbol-ordering-file Linker/order --no-warn-symbol-ordering \
 	  -o bin/unikernel.elf $(IMAGE_BUILD)/libUnikernel.a bin/exokernel.o
 
 packages:

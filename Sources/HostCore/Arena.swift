@@ -27,7 +27,7 @@ public final class Arena: FrameAllocator {
   public static func make(memory: UInt64, inUse: UInt) -> Arena? {
     let total = Int(memory >> 12)
     let words = (total + 63) / 64
-    guard total << 12 > Int(inUse) + words * 16 + total * (5 + MemoryLayout<Slab>.stride) + (4 << 20) else {
+    guard total << 12 > Int(inUse) + words * 16 + total * 4 + (4 << 20) else {
       return nil
     }
     var place = Arena.address + inUse
@@ -39,8 +39,6 @@ public final class Arena: FrameAllocator {
       let dirty = UnsafeMutablePointer<UInt64>(bitPattern: take(words * 8))
     else { return nil }
     Heap.lengths = UnsafeMutablePointer(bitPattern: take(total * 4))
-    Heap.classOf = UnsafeMutablePointer(bitPattern: take(total))
-    Heap.slabs = UnsafeMutablePointer(bitPattern: take(total * MemoryLayout<Slab>.stride))
     let firstFree = Int((place - Arena.address + 4095) >> 12)
     let arena = Arena(totalFrames: total, used: used, dirty: dirty, firstFree: firstFree)
     shared = arena

@@ -7,20 +7,18 @@ import Tasks
 /// The libOS's heap: what Swift's objects are made of. Size classes over frames of the arena; bigger blocks are runs
 /// of frames. Kernel lock held (or start-up).
 ///
-/// `classOf` has a byte a frame: 0 not of the heap, 255 inside a big run, else class + 1. A big run's first frame has
-/// 254, its length in `lengths`. A frame of a size class links its free blocks; frames with free blocks are linked
-/// per class, and one without used blocks goes back to the arena unless it is its class's only one.
+/// A frame of a size class begins with its header and links its free blocks; frames with free blocks are linked per
+/// class, and one without used blocks goes back to the arena unless it is its class's only one. A run begins where a
+/// frame does, which no block of a class can: so `free` knows which it has.
 public enum Heap {
-  static let sizes: [24 of Int] = [
-    16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024, 1360, 2048, 0,
-    0, 0,
+  /// As many blocks as fit behind the header, in steps of 16.
+  static let sizes: [22 of UInt16] = [
+    16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 400, 448, 496, 576, 672, 816, 1008, 1360, 2032,
   ]
-  static let classCount = 21
   /// First frame with a free block, by class; 0 for none (frame 0 is never the heap's).
-  nonisolated(unsafe) static var partial: [24 of UInt32] = .init(repeating: 0)
-  nonisolated(unsafe) static var classOf: UnsafeMutablePointer<UInt8>! = nil
+  nonisolated(unsafe) static var partial: [22 of UInt32] = .init(repeating: 0)
+  /// Of runs, by first frame: how many frames.
   nonisolated(unsafe) static var lengths: UnsafeMutablePointer<UInt32>! = nil
-  nonisolated(unsafe) static var slabs: UnsafeMutablePointer<Slab>! = nil
   /// Until there is an arena: start-up takes from here on, never frees.
   nonisolated(unsafe) public static var startTop: UInt = 0
 
@@ -28,63 +26,65 @@ public enum Heap {
   static func sizeClass(_ size: Int) -> Int {
     if size <= 128 { return max(0, (size + 15) / 16 - 1) }
     var index = 8
-    while index < classCount, sizes[index] < size { index += 1 }
+    while Int(sizes[index]) < size { index += 1 }
     return index
+  }
+
+  private static func slab(_ frame: UInt32) -> UnsafeMutablePointer<Slab> {
+    UnsafeMutablePointer(bitPattern: Arena.address + UInt(frame) << 12)!
   }
 
   static func allocate(_ size: Int, alignment: Int) -> UInt {
     guard frames != nil else { return allocateAtStart(size, alignment) }
-    if alignment > 16 || size > 2048 { return allocateRun((size + 4095) >> 12) }
+    if alignment > 16 || size > 2032 { return allocateRun((size + 4095) >> 12) }
     let index = sizeClass(size)
     if partial[index] == 0 { refill(index) }
-    let frame = Int(partial[index])
-    let start = Arena.address + UInt(frame) << 12
-    let block = start + UInt(slabs[frame].firstFree)
-    slabs[frame].firstFree = UInt16(
-      truncatingIfNeeded: UnsafePointer<UInt>(bitPattern: block)!.pointee)
-    slabs[frame].freeCount &-= 1
-    if slabs[frame].freeCount == 0 { unlink(frame, index) }
+    let frame = partial[index]
+    let slab = slab(frame)
+    let block = UInt(bitPattern: slab) + UInt(slab.pointee.firstFree)
+    slab.pointee.firstFree = UInt16(truncatingIfNeeded: UnsafePointer<UInt>(bitPattern: block)!.pointee)
+    slab.pointee.used &+= 1
+    if slab.pointee.firstFree == 0 { unlink(slab) }
     return block
   }
 
   static func free(_ address: UInt) {
-    guard address >= Arena.address, frames != nil else { return }
-    let frame = Int((address - Arena.address) >> 12)
-    let kind = classOf[frame]
-    if kind == 0 { return }  // from start-up
-    if kind == 254 {
-      let count = Int(lengths[frame])
-      for i in frame..<frame + count { classOf[i] = 0 }
-      frames.free(UInt(frame) << 12, count)
-      return
+    guard address >= startTop, frames != nil else { return }
+    if address & 4095 == 0 {
+      return frames.free(address - Arena.address, Int(lengths[Int((address - Arena.address) >> 12)]))
     }
-    let index = Int(kind) - 1
-    UnsafeMutablePointer<UInt>(bitPattern: address)!.pointee = UInt(slabs[frame].firstFree)
-    slabs[frame].firstFree = UInt16(address & 4095)
-    slabs[frame].freeCount &+= 1
-    if slabs[frame].freeCount == 1 {
-      link(frame, index)
-    } else if Int(slabs[frame].freeCount) == 4096 / sizes[index],
-      slabs[frame].next != 0 || slabs[frame].previous != 0
-    {
-      unlink(frame, index)
-      classOf[frame] = 0
+    let frame = UInt32((address - Arena.address) >> 12)
+    let slab = slab(frame)
+    UnsafeMutablePointer<UInt>(bitPattern: address)!.pointee = UInt(slab.pointee.firstFree)
+    let wasFull = slab.pointee.firstFree == 0
+    slab.pointee.firstFree = UInt16(address & 4095)
+    slab.pointee.used &-= 1
+    if wasFull {
+      link(frame)
+    } else if slab.pointee.used == 0, slab.pointee.next != 0 || slab.pointee.previous != 0 {
+      unlink(slab)
       frames.free(UInt(frame) << 12, 1)
     }
   }
 
-  private static func link(_ frame: Int, _ index: Int) {
+  private static func link(_ frame: UInt32) {
+    let slab = slab(frame)
+    let index = Int(slab.pointee.index)
     let first = partial[index]
-    slabs[frame].previous = 0
-    slabs[frame].next = first
-    if first != 0 { slabs[Int(first)].previous = UInt32(frame) }
-    partial[index] = UInt32(frame)
+    slab.pointee.previous = 0
+    slab.pointee.next = first
+    if first != 0 { self.slab(first).pointee.previous = frame }
+    partial[index] = frame
   }
 
-  private static func unlink(_ frame: Int, _ index: Int) {
-    let slab = slabs[frame]
-    if slab.previous != 0 { slabs[Int(slab.previous)].next = slab.next } else { partial[index] = slab.next }
-    if slab.next != 0 { slabs[Int(slab.next)].previous = slab.previous }
+  private static func unlink(_ slab: UnsafeMutablePointer<Slab>) {
+    let (next, previous) = (slab.pointee.next, slab.pointee.previous)
+    if previous != 0 {
+      self.slab(previous).pointee.next = next
+    } else {
+      partial[Int(slab.pointee.index)] = next
+    }
+    if next != 0 { self.slab(next).pointee.previous = previous }
   }
 
   private static func allocateAtStart(_ size: Int, _ alignment: Int) -> UInt {
@@ -95,25 +95,23 @@ public enum Heap {
 
   private static func allocateRun(_ count: Int) -> UInt {
     let offset = frameRun(count)
-    let frame = Int(offset >> 12)
-    classOf[frame] = 254
-    lengths[frame] = UInt32(count)
-    for i in frame + 1..<max(frame + 1, frame + count) { classOf[i] = 255 }
+    lengths[Int(offset >> 12)] = UInt32(count)
     return Arena.address + offset
   }
 
   private static func refill(_ index: Int) {
-    let offset = frameRun(1)
-    let frame = Int(offset >> 12)
-    classOf[frame] = UInt8(index + 1)
-    let size = sizes[index]
-    let count = 4096 / size
-    let start = Arena.address + offset
-    for i in 0..<count {
-      UnsafeMutablePointer<UInt>(bitPattern: start + UInt(i * size))!.pointee = UInt((i + 1) * size & 4095)
+    let frame = UInt32(frameRun(1) >> 12)
+    let size = Int(sizes[index])
+    let first = MemoryLayout<Slab>.size
+    let start = UInt(bitPattern: slab(frame))
+    var block = first
+    while block + size <= 4096 {
+      let next = block + 2 * size <= 4096 ? block + size : 0
+      UnsafeMutablePointer<UInt>(bitPattern: start + UInt(block))!.pointee = UInt(next)
+      block += size
     }
-    slabs[frame] = Slab(next: 0, previous: 0, firstFree: 0, freeCount: UInt16(count))
-    link(frame, index)
+    slab(frame).pointee = Slab(next: 0, previous: 0, firstFree: UInt16(first), used: 0, index: UInt32(index))
+    link(frame)
   }
 
   // Swift's runtime does not look at an allocation's result, so there is nothing to return here but memory. What
@@ -125,12 +123,13 @@ public enum Heap {
   }
 }
 
-/// What the heap knows of a frame of a size class. Its free blocks hold the offset of the next one.
+/// The header of a frame of a size class, 16 bytes. Its free blocks hold the offset of the next one, 0 in the last.
 struct Slab {
   var next: UInt32
   var previous: UInt32
   var firstFree: UInt16
-  var freeCount: UInt16
+  var used: UInt16
+  var index: UInt32
 }
 
 /// Random bytes while there is no host yet; set by the host's first steps.

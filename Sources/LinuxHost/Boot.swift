@@ -24,6 +24,7 @@ public struct BootEnvironment {
   var clockFunction: UInt64 = 0
   var hasFSGSBase = false
   var virtualSharedObject: UInt = 0
+  var initialStackEnd = 0
 }
 
 extension LinuxHost {
@@ -71,9 +72,17 @@ extension LinuxHost {
         boot.clockFunction = SharedObject.symbol("__vdso_clock_gettime", at: place[1])
         boot.virtualSharedObject = place[1]
       }
+      if place[0] == 31 { boot.initialStackEnd = stackEnd(UnsafePointer<UInt8>(bitPattern: place[1])!) }
       if place[0] == 26 { boot.hasFSGSBase = place[1] & 2 != 0 }
       place += 2
     }
+  }
+
+  /// AT_EXECFN's text is the last thing on the stack, but for a null pointer.
+  private static func stackEnd(_ text: UnsafePointer<UInt8>) -> Int {
+    var length = 0
+    while length < 4096, text[length] != 0 { length += 1 }  // PATH_MAX
+    return (Int(bitPattern: text) + length + 9 + 4095) & ~4095
   }
 
   private static func match(_ text: UnsafePointer<UInt8>, _ prefix: StaticString) -> UnsafePointer<UInt8>? {
@@ -129,6 +138,7 @@ extension LinuxHost {
       arenaDescriptor: boot.arenaDescriptor, clockFunction: boot.clockFunction, hasFSGSBase: boot.hasFSGSBase,
       virtualSharedObject: boot.virtualSharedObject)
     linux.imageDescriptor = boot.imageDescriptor
+    linux.initialStackEnd = boot.initialStackEnd
     linux.wakeDescriptor = LinuxCall.raw(LinuxCall.eventfd2, 0, 0o4000)
     LinuxHost.shared = linux
     UserSlice.limit = 0x7000_0000_0000  // Linux keeps its stack and vDSO above

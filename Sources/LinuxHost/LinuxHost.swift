@@ -92,13 +92,18 @@ public final class LinuxHost: HostInterface {
       LinuxCall.fallocate, arenaDescriptor, 3, Int(bitPattern: arenaOffset), Int(bitPattern: length))
   }
 
+  /// Where the launch record is mapped while it is read.
+  public static let launchRecordAddress = 0x2e00_0000_0000
+  /// Page behind the stack that Linux gave to the first process.
+  var initialStackEnd = 0
+
   // MARK: Threads
 
   // CLONE_VM | FS | FILES | SIGHAND | THREAD | SYSVSEM
   static let threadFlags = 0x0005_0f00
-  // CLONE_PARENT: every host process is a child of the supervisor, which looks for ended ones at its every turn. A signal
+  // CLONE_PARENT, FS, FILES: every host process is a child of the supervisor, which looks for ended ones at its every turn. A signal
   // at every end would cost a processor more than the end itself.
-  static let processFlags = 0x8000
+  static let processFlags = 0x8600
 
   public func startThread(_ block: UnsafeMutablePointer<thread_block>) throws(Errno) {
     block.pointee.host_process = machine_current_block()?.pointee.host_process ?? 0
@@ -146,15 +151,7 @@ public final class LinuxHost: HostInterface {
     block.pointee.host_thread = UInt64(LinuxCall.raw(LinuxCall.gettid))
     if block.pointee.host_process == 0 {
       block.pointee.host_process = block.pointee.host_thread
-      mapLibOS()
     }
-  }
-
-  /// Linux copies no page tables of files into a new process: one call finds all pages of the libOS's code instead of
-  /// a fault for every few of them (MADV_POPULATE_READ, Linux 5.14; without it the faults come).
-  private func mapLibOS() {
-    let start = Int(address_of_image_start()) & ~4095
-    _ = LinuxCall.raw(LinuxCall.madvise, start, Int(address_of_data_start()) - start, 22)
   }
 
   /// A stack that overflows faults in its guard page instead of writing over the signal stack.
@@ -321,7 +318,18 @@ public final class LinuxHost: HostInterface {
     LinuxHost.fail(text, status: status)
   }
 
-  public func seal() { Seal.install() }
+  public func seal() {
+    leaveStart()
+    Seal.install()
+  }
+
+  /// What only start-up used would be copied at every fork: the stack that Linux gave, the launch record, the image's
+  /// exokernel.
+  private func leaveStart() {
+    _ = LinuxCall.raw(LinuxCall.munmap, initialStackEnd - (1 << 20), 1 << 20)
+    _ = LinuxCall.raw(LinuxCall.munmap, LinuxHost.launchRecordAddress, 1 << 30)
+    _ = LinuxCall.raw(LinuxCall.munmap, 0x1800_0000_0000, 1 << 30)
+  }
 
   /// Tells the supervisor, which ends every host process with itself.
   static func endEverything(status: Int32) -> Never {

@@ -64,8 +64,7 @@ public enum Seal {
       AllowedCall(LinuxCall.mprotect, "mprotect: read, write, execute").only(2, 0, 1, 3, 5),
       AllowedCall(LinuxCall.mprotect, "mprotect: the other combinations").only(2, 2, 4, 6, 7),
       AllowedCall(LinuxCall.mremap, "mremap: to a given place").only(3, 3),
-      AllowedCall(LinuxCall.madvise, "madvise: give memory back, map code (MADV_DONTNEED, _POPULATE_READ)")
-        .only(2, 4, 22),
+      AllowedCall(LinuxCall.madvise, "madvise: give memory back (MADV_DONTNEED)").only(2, 4),
       AllowedCall(LinuxCall.fallocate, "fallocate: give frames of the arena back (PUNCH_HOLE, KEEP_SIZE)")
         .only(0, arena).and(1, 3),
       AllowedCall(LinuxCall.clone, "clone: host processes and threads, with two fixed sets of flags")

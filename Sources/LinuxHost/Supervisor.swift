@@ -29,7 +29,8 @@ public enum Supervisor {
     LinuxHost.supervisor = own
     Seal.prepare()
     startMeter()
-    let child = LinuxCall.raw(LinuxCall.clone, 17)
+    // No signal at its end, nor at the end of those that it makes: they inherit that with CLONE_PARENT (clone(2)).
+    let child = LinuxCall.raw(LinuxCall.clone, 0)
     if child < 0 { LinuxHost.fail("Linux refused a process (RLIMIT_NPROC?)") }
     if child == 0 {
       _ = withUnsafePointer(to: &set) {

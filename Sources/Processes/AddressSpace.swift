@@ -82,6 +82,11 @@ public final class AddressSpace {
   public var environmentStart: UInt = 0
   public var environmentEnd: UInt = 0
   public var trampolines = TrampolinePages()
+  /// Shared by all copies that fork makes, until execve.
+  var sites = ForkedSites()
+  /// How many of `sites` have been looked at for this memory.
+  var seenSites = 0
+  var isCopy = false
   /// As execve(2) put them on the stack, for /proc: strings with their NULs, and pairs of words.
   public var environment: [UInt8] = []
   public var auxiliaryVector: [UInt] = []
@@ -122,6 +127,9 @@ public final class AddressSpace {
     copy.environmentStart = environmentStart
     copy.environmentEnd = environmentEnd
     copy.trampolines = trampolines
+    copy.sites = sites
+    copy.seenSites = seenSites
+    copy.isCopy = true
     copy.environment = environment
     copy.auxiliaryVector = auxiliaryVector
     return copy
@@ -135,12 +143,27 @@ public final class AddressSpace {
     largestPassedHole = 0
     resized = []
     trampolines = TrampolinePages()
+    sites = ForkedSites()
+    seenSites = 0
+    isCopy = false
+    unmapAll()
+  }
+
+  /// Nothing of it is there any more; of a process that ends. The kernel lock need not be held.
+  func unmapAll() {
     do throws(Errno) {
       try host.unmap(
         address: AddressSpace.lowest, length: UserSlice.reserved.lowerBound - AddressSpace.lowest)
       try host.unmap(
         address: UserSlice.reserved.upperBound, length: UserSlice.limit - UserSlice.reserved.upperBound)
     } catch {}
+  }
+
+  /// Bytes of anonymous private memory, touched or not.
+  var privateBytes: UInt {
+    var sum: UInt = 0
+    for area in areas where area.inode == nil && !area.isShared { sum += area.end - area.start }
+    return sum
   }
 
   /// Index of the first area that ends above `address`.

@@ -49,6 +49,7 @@ extension LinuxThread {
     if hasExited { return }
     releaseRobustList()
     clearChildWord()
+    if process.threads.count == 1 { returnMemory() }
     hasExited = true
     process.threads.removeAll { $0 === self }
     // The leader's number stays with the process until it has been waited for.
@@ -65,6 +66,19 @@ extension LinuxThread {
     if process.isStopping, process.stoppedThreads >= process.threads.count { process.reportStop() }
     process.retarget(except: self)
     process.exitQueue.wake()
+  }
+
+  /// Linux frees a process's memory before it tells the parent of the end: who has waited may count on what a big
+  /// process held. A small one's goes with the host process, while the parent goes on.
+  private func returnMemory() {
+    let memory = process.addressSpace
+    // Not a memory that is another process's too (CLONE_VM).
+    guard lender == nil, process.addressSpaceIdentity == UInt(process.pid),
+      memory.privateBytes >> 12 >= UInt(frames.totalFrames / 16)
+    else { return }
+    KernelLock.release()
+    memory.unmapAll()
+    KernelLock.acquire()
   }
 
   /// set_tid_address(2): pthread_join waits on this word. Not for a memory that another process still uses alone.

@@ -187,6 +187,7 @@ public final class Process {
     if flags.contains(.files) { other.descriptors.users += 1 }
     descriptors = flags.contains(.files) ? other.descriptors : other.descriptors.copy()
     if let context = other.fileSystem { fileSystem = flags.contains(.fileSystem) ? context : context.copy() }
+    if !flags.contains(.memory) { other.addressSpace.patchForkedSites() }
     addressSpace = flags.contains(.memory) ? other.addressSpace : other.addressSpace.copy()
     if flags.contains(.memory) { addressSpaceIdentity = other.addressSpaceIdentity }
   }

@@ -28,6 +28,23 @@ public struct TrampolinePages {
   }
 }
 
+/// System-call sites that trapped in copies of an address space. A child that ends soon makes most of its calls once,
+/// and what it patches dies with it; patched in the parent before its next fork they are in all later children.
+final class ForkedSites {
+  struct Site: Equatable {
+    /// Behind the `syscall`.
+    var after: UInt
+    /// The code is a file's: the same code at the same place in the parent is the same file at the same offset.
+    var file: ObjectIdentifier
+    var offset: Int64
+  }
+  private(set) var list: [Site] = []
+
+  func insert(_ site: Site) {
+    if list.count < 128, !list.contains(site) { list.append(site) }
+  }
+}
+
 /// The gate's address, set by the host at start; 0 where programs cannot reach it, and every call traps.
 nonisolated(unsafe) public var gateAddress: UInt = 0
 
@@ -36,32 +53,64 @@ extension AddressSpace {
   /// and so known to be a real instruction; patched is what traps a second time. The `syscall` itself stays: a restarted call goes back to it, and a jump
   /// straight to it still works.
   public func patch(after: UInt) {
+    if trampolines.isKnown(after) { change(after: after) }
+  }
+
+  /// Notes the site of a call that trapped in a copy.
+  public func note(after: UInt) {
+    if isCopy, let site = forkedSite(after) { sites.insert(site) }
+  }
+
+  /// Patches what trapped in children so far; before a fork.
+  func patchForkedSites() {
+    while seenSites < sites.list.count {
+      let site = sites.list[seenSites]
+      seenSites += 1
+      if forkedSite(site.after) == site { change(after: site.after) }
+    }
+  }
+
+  private func forkedSite(_ after: UInt) -> ForkedSites.Site? {
+    guard let area = area(at: after &- 2), let inode = area.inode else { return nil }
+    return ForkedSites.Site(
+      after: after, file: ObjectIdentifier(inode), offset: area.offset + Int64(after - area.start))
+  }
+
+  private func change(after: UInt) {
     // A host that isolates programs has no gate that they may jump to.
-    if gateAddress == 0 || !trampolines.isKnown(after) || patchZero(after: after) { return }
+    if gateAddress == 0 || patchShort(after: after) { return }
     let site = after &- 7
     guard let area = area(at: site), area.end >= after, area.protection.contains(.execute),
       !area.isShared,
       let bytes = try? UserSlice(site, 7).bytes(), bytes[0] == 0xb8, bytes[5] == 0x0f, bytes[6] == 0x05,
-      let trampoline = trampoline(near: site, number: Array(bytes[1..<5]), back: after)
+      let trampoline = trampoline(near: site, load: bytes[0..<5], back: after)
     else { return }
     let distance = Int32(truncatingIfNeeded: Int(trampoline) - Int(site + 5))
     write([0xe9] + littleEndian(UInt32(bitPattern: distance)), at: site, in: area)
   }
 
-  /// `xor %eax, %eax; syscall`, which is how C libraries write read(2), has no room for a jump to the trampoline: it
-  /// gets a short jump to a long one, which is put between two functions close by. True if the site is of this form.
-  private func patchZero(after: UInt) -> Bool {
+  /// `xor %eax, %eax; syscall` and `mov %r32, %eax; syscall`, which is how C libraries write read(2) and _exit(2), have
+  /// no room for a jump to the trampoline: such a site gets a short jump to a long one, which is put into padding close
+  /// by. True if the site is of this form.
+  private func patchShort(after: UInt) -> Bool {
     let site = after &- 4
     guard let area = area(at: site), area.end >= after, let code = try? UserSlice(site, 4).bytes(),
-      code == [0x31, 0xc0, 0x0f, 0x05]
+      AddressSpace.isShortSite(code[...])
     else { return false }
     guard area.protection.contains(.execute), !area.isShared, let gap = gap(near: site, in: area),
-      let trampoline = trampoline(near: site, number: [0, 0, 0, 0], back: after)
+      let trampoline = trampoline(near: site, load: code[0..<2] + [0x0f, 0x1f, 0x00], back: after)
     else { return true }
     let distance = Int32(truncatingIfNeeded: Int(trampoline) - Int(gap + 5))
     write([0xe9] + littleEndian(UInt32(bitPattern: distance)), at: gap, in: area)
     write([0xeb, UInt8(bitPattern: Int8(truncatingIfNeeded: Int(gap) - Int(site + 2)))], at: site, in: area)
     return true
+  }
+
+  private static func isShortSite(_ code: ArraySlice<UInt8>) -> Bool {
+    let first = code.startIndex
+    guard code[first + 2] == 0x0f, code[first + 3] == 0x05 else { return false }
+    return code[first] == 0x31 && code[first + 1] == 0xc0
+      || code[first] == 0x89 && code[first + 1] & 0xc7 == 0xc0
   }
 
   /// Five bytes within reach of a short jump from `site` that are never executed: padding behind the return of a
@@ -87,6 +136,21 @@ extension AddressSpace {
       let gap = start + UInt(first + free)
       let distance = Int(gap) - Int(site + 2)
       if distance >= -128, distance <= 127 { return gap }
+    }
+    return loopPadding(bytes[...], start, near: site)
+  }
+
+  /// The padding in front of a loop that begins with such a site and is entered by a short jump over it: _exit(2).
+  private func loopPadding(_ bytes: ArraySlice<UInt8>, _ start: UInt, near site: UInt) -> UInt? {
+    var index = 0
+    while index + 11 <= bytes.count {
+      defer { index += 1 }
+      guard bytes[index] == 0xeb, bytes[index + 1] >= 5, bytes[index + 1] < 128,
+        bytes[index + 2..<index + 7] == [0x0f, 0x1f, 0x44, 0x00, 0x00],
+        AddressSpace.isShortSite(bytes[index + 7..<index + 11])
+      else { continue }
+      let distance = Int(start) + index + 2 - Int(site + 2)
+      if distance >= -128, distance <= 127 { return start + UInt(index + 2) }
     }
     return nil
   }
@@ -126,13 +190,13 @@ extension AddressSpace {
     return index - code.startIndex
   }
 
-  /// mov $number, %eax; lea back(%rip), %rcx; jmp *gate(%rip); gate: .quad
-  private func trampoline(near site: UInt, number: [UInt8], back: UInt) -> UInt? {
+  /// Five bytes that load %eax; lea back(%rip), %rcx; jmp *gate(%rip); gate: .quad
+  private func trampoline(near site: UInt, load: ArraySlice<UInt8>, back: UInt) -> UInt? {
     guard let index = page(near: site) else { return nil }
     let address = trampolines.pages[index].address + trampolines.pages[index].used
     let toBack = Int(back) - Int(address + 12)
     guard toBack == Int(Int32(truncatingIfNeeded: toBack)), let area = area(at: address) else { return nil }
-    var code: [UInt8] = [0xb8] + number
+    var code = Array(load)
     code += [0x48, 0x8d, 0x0d] + littleEndian(UInt32(bitPattern: Int32(toBack)))
     code += [0xff, 0x25, 0, 0, 0, 0]
     code += littleEndian(UInt32(truncatingIfNeeded: gateAddress))

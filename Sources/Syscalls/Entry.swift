@@ -88,9 +88,11 @@ private func trap(_ frame: UnsafeMutablePointer<trap_frame>) {
     let site = UInt(frame.pointee.rip)
     frame.pointee.rcx = frame.pointee.rip
     frame.pointee.r11 = frame.pointee.rflags
+    let memory = LinuxThread.running.process.addressSpace
+    memory.note(after: site)
     // Nobody comes back to the site of execve, exit and exit_group: patching would copy a page for nothing.
     if number != 59, number != 60, number != 231, LinuxThread.running.lender == nil {
-      LinuxThread.running.process.addressSpace.patch(after: site)
+      memory.patch(after: site)
     }
     serve(number, frame)
   case Int(TRAP_KICK):

@@ -52,7 +52,8 @@ private func read(_ boot: BootEnvironment) -> StartUp {
     let reader = try ImageReader(boot.image)
     var options = LaunchOptions()
     if boot.launchDescriptor >= 0 {
-      options = try LaunchOptions(parsing: LinuxHost.mapFile(boot.launchDescriptor, at: 0x2e00_0000_0000))
+      options = try LaunchOptions(
+        parsing: LinuxHost.mapFile(boot.launchDescriptor, at: LinuxHost.launchRecordAddress))
     }
     return StartUp(reader: reader, manifest: options.applied(to: reader.manifest), options: options)
   } catch { LinuxHost.fail(error.description) }
