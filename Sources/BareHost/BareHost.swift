@@ -31,9 +31,20 @@ public final class BareHost: HostInterface {
   }
 
   /// Takes the libOS out of the programs' sight for good; before the first of them runs.
-  public func isolate() {
+  public func isolateByPaging() {
     set_gate_leave(bare_leave_address())
-    _ = ExokernelCall.raw(EXOKERNEL_ISOLATE)
+    _ = ExokernelCall.raw(EXOKERNEL_ISOLATE, Int(EXOKERNEL_PAGING))
+  }
+
+  /// The processors have protection keys.
+  public var hasKeys: Bool { information.pointee.has_keys != 0 }
+  public var isEmulated: Bool { information.pointee.is_emulated != 0 }
+
+  /// Closes the libOS's memory to programs for good; before the first thread is made.
+  public func isolateByKeys() {
+    set_gate_leave(address_of_gate_exit_keys())
+    ProgramSlots.isUsed = true
+    _ = ExokernelCall.raw(EXOKERNEL_ISOLATE, Int(EXOKERNEL_KEYS))
   }
 
   // MARK: Memory

@@ -56,4 +56,5 @@ extension BareHost {
 
   /// Where patched system-call sites jump to.
   public static var gateAddress: UInt { UInt(address_of_gate_entry()) }
+  public static var keyedGateAddress: UInt { UInt(address_of_gate_entry_keys()) }
 }

@@ -23,6 +23,10 @@ bare_entries:             // struct exokernel_entries
   .quad user_copy_start, user_copy_end, user_copy_fault
   .quad user_exchange_start, user_exchange_end, user_exchange_fault
   .quad bare_device_word_storage
+  .quad gate_answers, gate_entry_end
+  .quad gate_keys_opened, gate_keys_switched
+  .quad gate_keys_answer, gate_keys_answer_end, gate_keys_kicked
+  .quad gate_refuse, gate_slot_fault
 
 .section .text.bare, "ax"
 bare_start:

@@ -3,6 +3,14 @@
 #define BLOCK_USER_RSP 8
 #define BLOCK_FRAME 16
 #define BLOCK_ATTENTION 24
+#define BLOCK_SLOT 88
+#define BLOCK_PROCESS_NUMBER 96
+#define BLOCK_THREAD_NUMBER 100
+#define F_R9 56
+#define F_R8 64
+#define F_RDX 72
+#define F_RSI 80
+#define F_RDI 88
 #define F_RAX 96
 #define F_RCX 104
 #define F_R11 112
@@ -12,9 +20,26 @@
 #define F_RSP 144
 #define F_SS 152
 #define F_KIND 160
+// The frame lies right below the block (ThreadStack.swift): a field of it, by GS.
+#define FRAME_BELOW_BLOCK 192
+// PKRU: the libOS may touch everything, a program nothing but key 0 (Linux's own initial value).
+#define KEYS_OPEN 0
+#define KEYS_CLOSED 0x55555554
+// System calls whose answer lies in the thread's block.
+#define CALL_GETPID 39
+#define CALL_GETTID 186
+// A thread's slot: eight words of program memory (ProgramSlots.swift).
+#define SLOT_RDX 0
+#define SLOT_RAX 8
+#define SLOT_RCX 16
+#define SLOT_RIP 24
+#define SLOT_CS 32
+#define SLOT_RFLAGS 40
+#define SLOT_RSP 48
+#define SLOT_SS 56
 
-// What both ways out restore alike: all but rcx, r11, rip, rflags and rsp.
-.macro RESTORE_PRESERVED
+// What all ways out restore alike: all but rax, rcx, rdx, r11, rip, rflags and rsp.
+.macro RESTORE_COMMON
   mov 0(%rsp), %r15
   mov 8(%rsp), %r14
   mov 16(%rsp), %r13
@@ -23,24 +48,17 @@
   mov 40(%rsp), %rbx
   mov 48(%rsp), %r10
   mov 56(%rsp), %r9
-  mov 64(%rsp), %r8
-  mov 72(%rsp), %rdx
-  mov 80(%rsp), %rsi
-  mov 88(%rsp), %rdi
+  mov F_R8(%rsp), %r8
+  mov F_RSI(%rsp), %rsi
+  mov F_RDI(%rsp), %rdi
+.endm
+.macro RESTORE_PRESERVED
+  RESTORE_COMMON
+  mov F_RDX(%rsp), %rdx
   mov F_RAX(%rsp), %rax
 .endm
-
-.section .text.gate, "ax"
-
-// From a patched site: rax the number, rcx where to go on, arguments as `syscall` has them. Nothing of the program's
-// stack is touched (red zone).
-.balign 64
-.globl gate_entry
-gate_entry:
-  mov %rsp, %gs:BLOCK_USER_RSP
-  mov %gs:BLOCK_FRAME, %rsp
-.globl gate_entry_switched
-gate_entry_switched:
+// What all ways in save alike.
+.macro SAVE_COMMON
   mov %r15, 0(%rsp)
   mov %r14, 8(%rsp)
   mov %r13, 16(%rsp)
@@ -48,21 +66,47 @@ gate_entry_switched:
   mov %rbp, 32(%rsp)
   mov %rbx, 40(%rsp)
   mov %r10, 48(%rsp)
-  mov %r9, 56(%rsp)
-  mov %r8, 64(%rsp)
-  mov %rdx, 72(%rsp)
-  mov %rsi, 80(%rsp)
-  mov %rdi, 88(%rsp)
-  mov %rax, F_RAX(%rsp)
-  mov %rcx, F_RCX(%rsp)
-  mov %rcx, F_RIP(%rsp)
-  mov %gs:BLOCK_USER_RSP, %rcx
-  mov %rcx, F_RSP(%rsp)
+  mov %r9, F_R9(%rsp)
+  mov %r8, F_R8(%rsp)
+  mov %rsi, F_RSI(%rsp)
+  mov %rdi, F_RDI(%rsp)
   movq $0x202, F_RFLAGS(%rsp)
   movq $0, F_KIND(%rsp)
   cld
   mov %rsp, %rdi
   xor %ebp, %ebp
+.endm
+
+.section .text.gate, "ax"
+
+// From a patched site: rax the number, rcx where to go on, arguments as `syscall` has them. Nothing of the program's
+// stack is touched (red zone). Up to gate_entry_end the thread still counts as one that runs its program.
+.globl gate_answers
+gate_answers:
+1: mov %gs:BLOCK_PROCESS_NUMBER, %eax
+  jmp *%rcx
+2: mov %gs:BLOCK_THREAD_NUMBER, %eax
+  jmp *%rcx
+.balign 64
+.globl gate_entry
+gate_entry:
+  cmp $CALL_GETPID, %eax
+  je 1b
+  cmp $CALL_GETTID, %eax
+  je 2b
+.globl gate_entry_end
+gate_entry_end:
+  mov %rsp, %gs:BLOCK_USER_RSP
+  mov %gs:BLOCK_FRAME, %rsp
+.globl gate_entry_switched
+gate_entry_switched:
+  mov %rax, F_RAX(%rsp)
+  mov %rdx, F_RDX(%rsp)
+  mov %rcx, F_RCX(%rsp)
+  mov %rcx, F_RIP(%rsp)
+  mov %gs:BLOCK_USER_RSP, %rcx
+  mov %rcx, F_RSP(%rsp)
+  SAVE_COMMON
   call libos_system_call
 
 // Leaves the libOS with the thread's frame. A kick that lands between the check and the last instruction restarts it.
@@ -90,8 +134,73 @@ exit_with_everything:
   movq $0x2b, F_SS(%rsp)
   lea F_RIP(%rsp), %rsp
   iretq
+#include "gate_keys.h"
 .globl gate_exit_end
 gate_exit_end:
+
+// From a patched site, with keys: rax the number << 32, rcx and rdx the low and the high half of where to go on, each
+// << 32, r11 the program's rdx. Up to gate_keys_switched a fault is the program's: its GS base need not be ours.
+.balign 64
+.globl gate_entry_keys
+gate_entry_keys:
+  wrpkru
+.globl gate_keys_opened
+gate_keys_opened:
+  test %eax, %eax           // KEYS_OPEN
+  jnz gate_refuse
+  mov %rsp, %gs:F_RSP - FRAME_BELOW_BLOCK
+  mov %gs:BLOCK_FRAME, %rsp
+.globl gate_keys_switched
+gate_keys_switched:
+  shr $32, %rcx
+  or %rdx, %rcx
+  shr $32, %rax
+  mov %r11, F_RDX(%rsp)
+  mov %rcx, F_RIP(%rsp)
+  cmp $CALL_GETPID, %eax
+  je 1f
+  cmp $CALL_GETTID, %eax
+  je 2f
+  mov %rax, F_RAX(%rsp)
+  mov %rcx, F_RCX(%rsp)
+  SAVE_COMMON
+  call libos_system_call
+  jmp gate_exit
+2: mov %gs:BLOCK_THREAD_NUMBER, %eax
+  jmp 3f
+1: mov %gs:BLOCK_PROCESS_NUMBER, %eax
+3: mov %rax, F_RAX(%rsp)
+// An answer from the block: no other register has changed, rdx, rax, rip and rsp are in the frame. A kick in here goes
+// to gate_keys_kicked.
+.globl gate_keys_answer
+gate_keys_answer:
+  cmpl $0, %gs:BLOCK_ATTENTION
+  jne gate_keys_kicked
+  mov %gs:BLOCK_SLOT, %rdx
+  mov %r11, SLOT_RDX(%rdx)
+  mov %rax, SLOT_RAX(%rdx)
+  mov %rcx, SLOT_RCX(%rdx)
+  mov F_RSP(%rsp), %rcx
+  mov %rcx, SLOT_RSP(%rdx)
+  mov %rdx, %rsp
+  xor %ecx, %ecx
+  xor %edx, %edx
+  mov $KEYS_CLOSED, %eax
+  wrpkru
+  cmp $KEYS_CLOSED, %eax
+  jne gate_refuse
+  pop %rdx
+  pop %rax
+  pop %rcx
+  mov SLOT_RSP - 24(%rsp), %rsp
+  jmp *%rcx
+.globl gate_keys_answer_end
+gate_keys_answer_end:
+.globl gate_keys_kicked
+gate_keys_kicked:
+  mov %gs:BLOCK_FRAME, %rsp
+  SAVE_COMMON
+  jmp gate_exit
 
 // Where only the host can let a program run (it takes the libOS out of sight): with the frame of the current block.
 exit_by_host:
@@ -101,6 +210,15 @@ exit_slowly:
   mov %rsp, %rdi
   xor %ebp, %ebp
   call libos_attention
+  jmp gate_exit
+
+// The thread's slot could not be written: there is no memory for the program.
+.globl gate_slot_fault
+gate_slot_fault:
+  mov %gs:BLOCK_FRAME, %rsp
+  mov %rsp, %rdi
+  xor %ebp, %ebp
+  call libos_slot_fault
   jmp gate_exit
 
 // The signal handler moved a trapped thread here; its frame is filled.

@@ -14,9 +14,6 @@ enum AddressSpace {
   private static let changedEntry = 231
   private static let usedEntry = 232
 
-  /// Programs do not see the libOS: each space has a second top table, without it.
-  nonisolated(unsafe) static var isIsolated = false
-
   /// The top table for a thread that runs the program, made when there is none; 0 without memory.
   static func restricted(_ top: UInt64) -> UInt64 {
     let entries = PhysicalMemory.words(top)

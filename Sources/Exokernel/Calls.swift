@@ -33,8 +33,7 @@ enum Calls {
     case EXOKERNEL_BIND: result = bind(a, b)
     case EXOKERNEL_LEAVE: return leave(thread)
     case EXOKERNEL_ISOLATE:
-      AddressSpace.isIsolated = true
-      result = 0
+      result = Isolation.begin(a) ? 0 : invalid
     case EXOKERNEL_TIME: result = time(a, b)
     case EXOKERNEL_MEMORY: result = Int64(max(0, PhysicalMemory.freeFrames - PhysicalMemory.reserve))
     case EXOKERNEL_EXIT: PowerOff.end(status: UInt8(truncatingIfNeeded: a))
@@ -72,14 +71,14 @@ enum Calls {
     -> Int64
   {
     let kind = what >> 8
-    guard isRange(start, length), what & 0xf8 == 0, kind >= Entry.anonymous,
+    guard isRange(start, length), what & 0xf0 == 0, kind >= Entry.anonymous,
       kind <= Entry.copyOnWrite || kind == Entry.image,
       kind == Entry.anonymous || (offset & 4095 == 0 && offset <= AddressSpace.limit)
     else { return invalid }
     let place = kind == Entry.anonymous ? 0 : offset
     return finish(
       space,
-      AddressSpace.set(space, start, start + length, kind: kind, protection: what & 7, offset: place))
+      AddressSpace.set(space, start, start + length, kind: kind, protection: what & 15, offset: place))
   }
 
   private static func unmap(_ space: UInt64, _ start: UInt64, _ length: UInt64) -> Int64 {
@@ -91,7 +90,7 @@ enum Calls {
   private static func protect(_ space: UInt64, _ start: UInt64, _ length: UInt64, _ protection: UInt64)
     -> Int64
   {
-    guard isRange(start, length), protection & ~7 == 0 else { return invalid }
+    guard isRange(start, length), protection & ~15 == 0 else { return invalid }
     return finish(space, AddressSpace.protect(space, start, start + length, protection))
   }
 
@@ -203,7 +202,7 @@ enum Calls {
 
   /// The program goes on with the registers in its block's frame, unless something waits for the libOS.
   private static func leave(_ thread: ThreadPointer) {
-    guard AddressSpace.isIsolated, let block = LibOS.block(thread.pointee.block) else {
+    guard Isolation.mode == .paging, let block = LibOS.block(thread.pointee.block) else {
       thread.pointee.registers.rax = UInt64(bitPattern: invalid)
       return
     }

@@ -27,7 +27,7 @@ enum LibOS {
     var done: UInt64 = 0
     while done < length {
       guard let slot = PageTable.page(top, address + done) else { panic("no memory for the libOS's pages") }
-      slot.pointee = Entry((physical + done) | flags | Entry.present | Entry.user)
+      slot.pointee = Entry((physical + done) | flags | Entry.present | Entry.user | Entry.libOSKey)
       done += 4096
     }
   }
@@ -38,7 +38,8 @@ enum LibOS {
     if slot.pointee.isPresent { return slot.pointee.address }
     let frame = PhysicalMemory.allocate()
     guard frame != 0 else { return 0 }
-    slot.pointee = Entry(frame | Entry.present | Entry.writable | Entry.user | Entry.noExecute)
+    slot.pointee = Entry(
+      frame | Entry.present | Entry.writable | Entry.user | Entry.noExecute | Entry.libOSKey)
     return frame
   }
 

@@ -117,6 +117,8 @@ enum LibOSImage {
     page.pointee.multiplier = Clock.multiplier
     page.pointee.realtime_base = Clock.realtimeBase
     page.pointee.transports = 24
+    page.pointee.has_keys = Isolation.hasKeys ? 1 : 0
+    page.pointee.is_emulated = Processors.isEmulated ? 1 : 0
     if commandLine != 0 {
       let text = UnsafePointer<UInt8>(bitPattern: UInt(PhysicalMemory.direct + commandLine))!
       var length = 0

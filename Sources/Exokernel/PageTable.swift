@@ -18,10 +18,12 @@ struct Entry {
   static let large: UInt64 = 0x80
   static let mayWrite: UInt64 = 1 << 9
   static let shared: UInt64 = 1 << 10
+  /// Protection key 1, of all that belongs to the libOS (Intel SDM 3A, 4.6.2); key 0 is the programs'.
+  static let libOSKey: UInt64 = 1 << 59
   static let noExecute: UInt64 = 1 << 63
   static let addressMask: UInt64 = 0x000f_ffff_ffff_f000
 
-  // Not present: protection in bits 1...3, kind in bits 4...6, arena offset or frame in the address bits.
+  // Not present: protection in bits 1...3 and 7, kind in bits 4...6, arena offset or frame in the address bits.
   static let none: UInt64 = 0
   static let anonymous = UInt64(EXOKERNEL_ANONYMOUS)
   static let sharedFrames = UInt64(EXOKERNEL_SHARED)
@@ -31,7 +33,7 @@ struct Entry {
   static let held: UInt64 = 4
 
   static func description(kind: UInt64, protection: UInt64, offset: UInt64) -> Entry {
-    Entry(kind << 4 | (protection & 7) << 1 | offset & addressMask)
+    Entry(kind << 4 | (protection & 7) << 1 | (protection & 8) << 4 | offset & addressMask)
   }
 
   static func table(_ address: UInt64) -> Entry { Entry(address | present | writable | user) }
@@ -44,7 +46,8 @@ struct Entry {
     let mayWrite = protection & 2 != 0
     return Entry(
       frame | present | user | (mayWrite ? Entry.mayWrite : 0) | (mayWrite && canWrite ? writable : 0)
-        | (isShared ? shared : 0) | (protection & 4 != 0 ? 0 : noExecute))
+        | (isShared ? shared : 0) | (protection & 4 != 0 ? 0 : noExecute)
+        | (protection & 8 != 0 ? libOSKey : 0))
   }
 
   var isPresent: Bool { raw & Entry.present != 0 }
@@ -55,10 +58,11 @@ struct Entry {
   /// The entry refers to a frame of memory.
   var hasFrame: Bool { isPresent || kind == Entry.held }
 
-  /// Read 1, write 2, execute 4.
+  /// Read 1, write 2, execute 4, the libOS's 8.
   var protection: UInt64 {
-    if !isPresent { return kind == Entry.held ? 0 : raw >> 1 & 7 }
+    if !isPresent { return kind == Entry.held ? 0 : raw >> 1 & 7 | raw >> 4 & 8 }
     return 1 | (raw & Entry.mayWrite != 0 ? 2 : 0) | (raw & Entry.noExecute != 0 ? 0 : 4)
+      | (raw & Entry.libOSKey != 0 ? 8 : 0)
   }
 }
 

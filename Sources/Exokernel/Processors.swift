@@ -100,7 +100,7 @@ enum Processors {
   }
 
   /// QEMU without KVM reads the stack of ring 3's `iretq` as ring 0 would, which SMAP then refuses.
-  private static var isEmulated: Bool {
+  static var isEmulated: Bool {
     var leaf: [4 of UInt32] = .init(repeating: 0)
     identify(0x4000_0000, &leaf)
     return leaf[1] == 0x5447_4354  // "TCGT"
@@ -169,6 +169,7 @@ enum Processors {
     machine_store(&arrived, 1)
     Lock.acquire()
     let thread = Scheduler.choose()
+    Isolation.leave(thread)
     Lock.release()
     exokernel_run(thread)
   }

@@ -17,7 +17,7 @@ enum Scheduler {
       if current.pointee.state == UInt32(THREAD_RUNNING) {
         if now < processor.pointee.slice_end || processor.pointee.queue_first == nil {
           arm(processor, now)
-          if AddressSpace.isIsolated { show(current, on: processor) }
+          if Isolation.mode == .paging { show(current, on: processor) }
           return current
         }
         leave(processor)
@@ -73,7 +73,7 @@ enum Scheduler {
   /// The tables that the thread may see now.
   private static func show(_ thread: ThreadPointer, on processor: UnsafeMutablePointer<exokernel_processor>) {
     var table = thread.pointee.space
-    if AddressSpace.isIsolated, thread.pointee.is_program != 0 {
+    if Isolation.mode == .paging, thread.pointee.is_program != 0 {
       table = AddressSpace.restricted(table)
       if table == 0 { panic("no memory for a table") }
     }
@@ -89,6 +89,7 @@ enum Scheduler {
     show(thread, on: processor)
     cpu_write_fs_base(thread.pointee.fs_base)
     cpu_write_msr(0xc000_0102, thread.pointee.block)
+    Isolation.openProcessor(processor)
     cpu_restore_vectors(UnsafeRawPointer(thread) + Threads.vectorOffset)
     let now = Clock.now
     thread.pointee.run_start = now

@@ -9,6 +9,7 @@ public func exokernelEnter(_ thread: UnsafeMutablePointer<exokernel_thread>)
 {
   let processor = cpu_current()!
   Flush.serve(processor)
+  Isolation.enter(thread, processor)
   // Read before the lock: another interrupt cannot come, but a flush can be served.
   let address = cpu_read_cr2()
   Lock.acquire()
@@ -23,6 +24,7 @@ public func exokernelEnter(_ thread: UnsafeMutablePointer<exokernel_thread>)
     if thread.pointee.is_kicked != 0 { Traps.kicked(thread) }
   }
   let next = Scheduler.choose()
+  Isolation.leave(next)
   Lock.release()
   return next
 }
@@ -53,13 +55,6 @@ public func exokernelTrapInRing0(_ registers: UnsafeMutablePointer<exokernel_reg
 }
 
 enum Traps {
-  /// The thread runs the libOS. Where programs see the libOS, they run it by being there.
-  @inline(__always)
-  static func isInside(_ thread: ThreadPointer) -> Bool {
-    AddressSpace.isIsolated
-      ? thread.pointee.is_program == 0 : LibOS.isCode(thread.pointee.registers.rip)
-  }
-
   // MARK: Interrupts
 
   static func interrupt(_ processor: UnsafeMutablePointer<exokernel_processor>, _ vector: UInt64) {
@@ -79,11 +74,32 @@ enum Traps {
   static func kicked(_ thread: ThreadPointer) {
     thread.pointee.is_kicked = 0
     let address = thread.pointee.registers.rip
-    if !isInside(thread) {
-      if !isAtSystemCall(thread) { upcall(thread, kind: UInt64(TRAP_KICK), address: 0, detail: 0) }
-    } else if address >= LibOS.entries.gate_exit, address < LibOS.entries.gate_exit_end {
-      thread.pointee.registers.rip = LibOS.entries.gate_exit
+    if Isolation.mode != .paging || Isolation.isInside(thread) {
+      // On the way out the key may be closed already: the frame has everything, whoever came here.
+      if address >= LibOS.entries.gate_exit, address < LibOS.entries.gate_exit_end {
+        return goOn(thread, at: LibOS.entries.gate_exit)
+      }
+      if address >= LibOS.entries.keys_answer, address < LibOS.entries.keys_answer_end {
+        return goOn(thread, at: LibOS.entries.keys_kicked)
+      }
     }
+    if !Isolation.isInside(thread), !isAtSystemCall(thread) {
+      upcall(thread, kind: UInt64(TRAP_KICK), address: 0, detail: 0)
+    }
+  }
+
+  /// The thread goes on in the libOS, with the libOS's rights.
+  private static func goOn(_ thread: ThreadPointer, at address: UInt64) {
+    thread.pointee.registers.rip = address
+    enterLibOS(thread)
+  }
+
+  private static func enterLibOS(_ thread: ThreadPointer) {
+    thread.pointee.is_program = 0
+    thread.pointee.keys = Isolation.open
+    thread.pointee.registers.rflags = 0x202
+    // A program may have changed its GS base; the libOS finds its thread by it.
+    if cpu_current().pointee.thread == thread { cpu_write_msr(0xc000_0102, thread.pointee.block) }
   }
 
   /// The thread just made a system call: it enters the libOS anyway.
@@ -97,7 +113,7 @@ enum Traps {
   static func systemCall(_ thread: ThreadPointer) {
     let address = thread.pointee.registers.rip
     thread.pointee.registers.vector = 0
-    if isInside(thread), address >= LibOS.entries.calls_start, address <= LibOS.entries.calls_end {
+    if Isolation.isInside(thread), address >= LibOS.entries.calls_start, address <= LibOS.entries.calls_end {
       Calls.dispatch(thread)
     } else {
       upcall(thread, kind: UInt64(TRAP_SYSTEM_CALL), address: 0, detail: 0)
@@ -107,7 +123,12 @@ enum Traps {
   // MARK: Exceptions
 
   static func exception(_ thread: ThreadPointer, _ vector: UInt64, _ address: UInt64) {
-    let isInside = isInside(thread)
+    let isInside = Isolation.isInside(thread) && !Isolation.isAtDoor(thread)
+    if vector == 1, Isolation.isInside(thread) {
+      // A program that steps itself came in by the gate: the libOS is not to be stepped.
+      thread.pointee.registers.rflags &= ~0x100
+      return
+    }
     var detail: UInt64 = 0x80  // SI_KERNEL
     var place: UInt64 = 0
     var kind = TRAP_FAULT
@@ -122,6 +143,8 @@ enum Traps {
         detail = 2  // BUS_ADRERR
       }
       place = address
+      // What kind of access it was, for who looks behind the fault.
+      detail |= thread.pointee.registers.error << 32
     case 0:
       (kind, detail) = (TRAP_ARITHMETIC, 1)  // FPE_INTDIV
       place = thread.pointee.registers.rip
@@ -149,8 +172,10 @@ enum Traps {
     let outcome: AddressSpace.Outcome
     if address >= LibOS.arena, address &- LibOS.arena < LibOS.arenaBytes {
       // Fresh frames of the arena, for the libOS alone to touch first.
-      guard error & 0x10 == 0, isInside || !AddressSpace.isIsolated else { return .denied }
+      guard error & 0x10 == 0, isInside || Isolation.mode == .none else { return .unmapped }
       outcome = LibOS.arenaFrame((address - LibOS.arena) & ~4095) == 0 ? .noMemory : .resolved
+    } else if error & 0x20 != 0, !isInside {
+      return LibOS.contains(address) ? .unmapped : .denied
     } else {
       outcome = AddressSpace.resolve(
         thread.pointee.space, address, isWrite: error & 2 != 0, isFetch: error & 0x10 != 0)
@@ -169,6 +194,12 @@ enum Traps {
       }
       if at >= LibOS.entries.exchange_start, at < LibOS.entries.exchange_end {
         thread.pointee.registers.rip = LibOS.entries.exchange_fault
+        return
+      }
+      if at >= LibOS.entries.gate_exit && at < LibOS.entries.gate_exit_end
+        || at >= LibOS.entries.keys_answer && at < LibOS.entries.keys_answer_end
+      {
+        thread.pointee.registers.rip = LibOS.entries.slot_fault
         return
       }
     }
@@ -196,7 +227,6 @@ enum Traps {
       panic("the libOS gave a thread a frame outside the arena")
     }
     block.pointee.trap_detail = detail
-    thread.pointee.is_program = 0
     let from = thread.pointee.registers
     let frame = PhysicalMemory.pointer(place).assumingMemoryBound(to: trap_frame.self)
     frame.pointee = trap_frame(
@@ -206,9 +236,7 @@ enum Traps {
       address: address)
     thread.pointee.registers.rip = LibOS.entries.trap_entry
     thread.pointee.registers.rsp = frameAddress
-    thread.pointee.registers.rflags = 0x202
-    // A program may have changed its GS base; the libOS finds its thread by it.
-    if cpu_current().pointee.thread == thread { cpu_write_msr(0xc000_0102, thread.pointee.block) }
+    enterLibOS(thread)
   }
 
   // MARK: Backtraces

@@ -31,7 +31,8 @@ public enum ThreadStack {
     block.pointee = thread_block(
       self: block, user_rsp: 0, frame: UnsafeMutablePointer(bitPattern: frame), attention: 0, park_word: 0,
       thread: nil, trap_detail: 0, fs_base: 0, host_process: 0, host_thread: 0,
-      signal_stack: block.pointee.signal_stack, occupied: 0)
+      signal_stack: block.pointee.signal_stack, occupied: 0, padding: 0,
+      slot: UInt64(ProgramSlots.address(of: block)), process_number: 0, thread_number: 0)
   }
 
   public static func free(_ block: UnsafeMutablePointer<thread_block>) {

@@ -23,11 +23,14 @@ public enum Isolation: Equatable {
   case none
   /// The libOS leaves the address space while a program runs (bare host).
   case paging
+  /// Protection keys of pages close the libOS's memory while a program runs.
+  case keys
 
   var text: StaticString {
     switch self {
     case .none: "none"
     case .paging: "paging"
+    case .keys: "mpk"
     }
   }
 }
@@ -46,7 +49,8 @@ public struct Manifest: Equatable {
   public var memory: UInt64 = 0
   /// The greatest number of processes; 0 for no limit.
   public var processes: UInt64 = 0
-  public var isolation = Isolation.none
+  /// Nil: the best that the machine has without making programs slower than they need be.
+  public var isolation: Isolation?
 
   public init() {}
 
@@ -68,7 +72,7 @@ public struct Manifest: Equatable {
     writer.add("user", user.text)
     writer.add("memory", number: memory)
     writer.add("processes", number: processes)
-    writer.add("isolation", word: isolation.text)
+    if let isolation { writer.add("isolation", word: isolation.text) }
     return writer.bytes
   }
 
@@ -123,6 +127,7 @@ func parseAbsolutePath(_ text: [UInt8]) throws(ImageError) -> [UInt8] {
 
 func parseIsolation(_ text: [UInt8]) throws(ImageError) -> Isolation {
   if hasText(text, "none") { return .none }
+  if hasText(text, "mpk") { return .keys }
   guard hasText(text, "paging") else { throw .unknownKey }
   return .paging
 }

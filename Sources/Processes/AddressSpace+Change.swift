@@ -106,6 +106,7 @@ extension AddressSpace {
       if !keepsOld { try unmap(old, old + oldLength) }
       return target
     }
+    try withdrawExecution(old, old + oldLength)
     try host.move(from: old, length: kept, to: target, newLength: kept)
     remove(old, old + oldLength)
     if oldLength > kept { try host.unmap(address: old + kept, length: oldLength - kept) }
@@ -141,7 +142,8 @@ extension AddressSpace {
     do throws(Errno) {
       try MemoryLimit.grant(bytes: grown.end - start)
       try host.map(
-        address: start, length: grown.end - start, protection: grown.protection, backing: .anonymous)
+        address: start, length: grown.end - start, protection: AddressSpace.shown(grown.protection),
+        backing: .anonymous)
     } catch { return false }
     areas[i].start = start
     return true
@@ -188,6 +190,7 @@ extension AddressSpace {
         if area.forkAdvice == .drop {
           try unmap(area.start, area.end)
         } else {
+          try withdrawExecution(area.start, area.end)
           try host.discard(address: area.start, length: area.end - area.start)
         }
       } catch {}

@@ -24,6 +24,8 @@ public struct VirtualMemoryArea {
   /// MAP_NORESERVE, or a thread's stack: what is touched counts, not what is mapped.
   public var isReservation = false
   public var forkAdvice = ForkAdvice.copy
+  /// Its pages may differ from the file's.
+  var wasWritable = false
 
   public init(
     start: UInt, end: UInt, protection: Protection, isShared: Bool, inode: Inode? = nil, offset: Int64 = 0,
@@ -39,6 +41,7 @@ public struct VirtualMemoryArea {
     self.frames = frames
     self.isStack = isStack
     self.isHeap = isHeap
+    wasWritable = protection.contains(.write)
   }
 }
 
@@ -87,6 +90,8 @@ public final class AddressSpace {
   /// How many of `sites` have been looked at for this memory.
   var seenSites = 0
   var isCopy = false
+  /// Code that the guard of executable memory has changed.
+  var rewritten: [RewrittenCode] = []
   /// As execve(2) put them on the stack, for /proc: strings with their NULs, and pairs of words.
   public var environment: [UInt8] = []
   public var auxiliaryVector: [UInt] = []
@@ -130,6 +135,7 @@ public final class AddressSpace {
     copy.sites = sites
     copy.seenSites = seenSites
     copy.isCopy = true
+    copy.rewritten = rewritten
     copy.environment = environment
     copy.auxiliaryVector = auxiliaryVector
     return copy
@@ -143,6 +149,7 @@ public final class AddressSpace {
     largestPassedHole = 0
     resized = []
     trampolines = TrampolinePages()
+    rewritten = []
     sites = ForkedSites()
     seenSites = 0
     isCopy = false
@@ -231,6 +238,9 @@ public final class AddressSpace {
     guard address & 4095 == 0, length & 4095 == 0 else { throw .invalid }
     let (end, overflow) = address.addingReportingOverflow(length)
     guard !overflow, address >= lowest, end <= UserSlice.limit else { throw .noMemory }
+    if ProgramSlots.isUsed, address < ProgramSlots.range.upperBound, end > ProgramSlots.range.lowerBound {
+      throw .noMemory
+    }
     guard end <= UserSlice.reserved.lowerBound || address >= UserSlice.reserved.upperBound else {
       throw .noMemory
     }
@@ -239,6 +249,7 @@ public final class AddressSpace {
   /// Maps `area`, replacing what was there.
   public func map(_ area: VirtualMemoryArea) throws(Errno) {
     try AddressSpace.check(area.start, area.end - area.start)
+    try AddressSpace.checkExecution(area.protection, isShared: area.isShared)
     try reserve(3)
     remove(area.start, area.end)
     do throws(Errno) { try show(area) } catch {
@@ -281,14 +292,16 @@ public final class AddressSpace {
       let shown = offset < size ? min(length, size - offset) : 0
       if shown > 0 {
         try host.map(
-          address: area.start, length: shown, protection: area.protection,
+          address: area.start, length: shown, protection: AddressSpace.shown(area.protection),
           backing: .shared(arenaOffset: shared.offset + offset))
       }
       if shown < length { try showNothing(area, from: area.start + shown) }
       return
     }
     guard let inode = area.inode else {
-      try host.map(address: area.start, length: length, protection: area.protection, backing: .anonymous)
+      try host.map(
+        address: area.start, length: length, protection: AddressSpace.shown(area.protection),
+        backing: .anonymous)
       return
     }
     try show(area, of: inode)
@@ -297,7 +310,7 @@ public final class AddressSpace {
   /// Pages past the end of what is mapped: beyond the arena's end, where touching them is SIGBUS.
   private func showNothing(_ area: VirtualMemoryArea, from start: UInt) throws(Errno) {
     try host.map(
-      address: start, length: area.end - start, protection: area.protection,
+      address: start, length: area.end - start, protection: AddressSpace.shown(area.protection),
       backing: .shared(arenaOffset: UInt(frames.totalFrames) << 12))
   }
 
@@ -323,7 +336,8 @@ public final class AddressSpace {
         run += 1
       }
       try host.map(
-        address: area.start + UInt(page) << 12, length: UInt(run) << 12, protection: area.protection,
+        address: area.start + UInt(page) << 12, length: UInt(run) << 12,
+        protection: AddressSpace.shown(area.protection),
         backing: area.isShared ? .shared(arenaOffset: start) : .copyOnWrite(arenaOffset: start))
       page += run
     }
@@ -341,7 +355,8 @@ public final class AddressSpace {
       run += 1
     }
     try host.map(
-      address: area.start + UInt(page) << 12, length: UInt(run) << 12, protection: area.protection,
+      address: area.start + UInt(page) << 12, length: UInt(run) << 12,
+      protection: AddressSpace.shown(area.protection),
       backing: .image(offset: offset))
     return run
   }
@@ -377,6 +392,7 @@ public final class AddressSpace {
         ? min(areas[range.lowerBound].start, AddressSpace.top) : AddressSpace.top
     }
     trampolines.forget(start, end)
+    rewritten.removeAll { $0.address < end && $0.end > start }
   }
 
   public func unmap(_ start: UInt, _ end: UInt) throws(Errno) {
@@ -394,6 +410,10 @@ public final class AddressSpace {
       $0.isCharged == false && protection.contains(.write) && !$0.isShared
     }
     if wanted > 0 { try MemoryLimit.grant(bytes: wanted) }
+    if protection.contains(.execute), bytes(in: start, end, { $0.isShared }) > 0 {
+      try AddressSpace.checkExecution(protection, isShared: true)
+    }
+    try withdrawExecution(start, end)
     var at = start
     var isRefused = false
     for i in split(start, end) {
@@ -401,10 +421,12 @@ public final class AddressSpace {
       isRefused = protection.contains(.write) && areas[i].neverWritable
       if isRefused { break }
       areas[i].protection = protection
+      if protection.contains(.write) { areas[i].wasWritable = true }
       at = areas[i].end
     }
     if at > start {
-      try host.protect(address: start, length: min(at, end) - start, protection: protection)
+      try host.protect(
+        address: start, length: min(at, end) - start, protection: AddressSpace.shown(protection))
     }
     if isRefused { throw .accessDenied }
     guard at >= end else { throw .noMemory }

@@ -88,6 +88,7 @@ public struct Execution {
     throws(Errno)
   {
     space.clear()
+    try ProgramSlots.show()
     let base = try program.isPositionIndependent ? Execution.programBase(program) : 0
     try Execution.map(program, file, at: base, in: space)
     var entry = base &+ program.entry

@@ -88,6 +88,11 @@ extension LinuxThread {
       threadMemory.retire(childBlock, inUse: false)
       throw error
     }
+    do throws(Errno) { try ProgramSlots.touch(childBlock) } catch {
+      ProcessTable.discard(child)
+      threadMemory.retire(childBlock, inUse: false)
+      throw error
+    }
     if flags.contains(.memory), !flags.contains(.thread) { lend(to: child, arguments) }
     do throws(Errno) {
       if flags.contains(.thread) {

@@ -21,7 +21,9 @@ public struct AlternateStack: BitwiseCopyable {
 /// What Linux knows of a thread. Kernel lock held for every call.
 public final class LinuxThread: Thread {
   /// Changes once at most: execve(2) gives the surviving thread the leader's number.
-  public internal(set) var tid: Int32
+  public internal(set) var tid: Int32 {
+    didSet { block.pointee.thread_number = UInt32(bitPattern: tid) }
+  }
   /// Outlives the thread: the thread is on its way out while somebody else waits for the process already.
   public let process: Process
   /// The process's number, for calls that take no lock.
@@ -72,6 +74,7 @@ public final class LinuxThread: Thread {
   public var callNumber: UInt64?
   /// The last calls, for a panic to tell.
   public var calls = RecentCalls()
+  public var repeatedFaults = RepeatedFaults()
   var borrower: LinuxThread?
   var startsProcess = false
 
@@ -81,6 +84,8 @@ public final class LinuxThread: Thread {
     pid = process.pid
     name = process.name
     super.init(block: block)
+    block.pointee.process_number = UInt32(bitPattern: pid)
+    block.pointee.thread_number = UInt32(bitPattern: tid)
   }
 
   /// The thread that runs now, as Linux's.

@@ -21,7 +21,7 @@ public struct TrampolinePages {
   }
 
   static let pageBytes: UInt = 64 << 10
-  static let entryBytes: UInt = 32
+  static let entryBytes: UInt = 48
 
   mutating func forget(_ start: UInt, _ end: UInt) {
     pages.removeAll { $0.address >= start && $0.address < end }
@@ -47,6 +47,8 @@ final class ForkedSites {
 
 /// The gate's address, set by the host at start; 0 where programs cannot reach it, and every call traps.
 nonisolated(unsafe) public var gateAddress: UInt = 0
+/// The gate wants registers packed, as protection keys need it (CHostCore's gate_keys.h).
+nonisolated(unsafe) public var gateHasKeys = false
 
 extension AddressSpace {
   /// Turns `mov $number, %eax; syscall` into a jump. `after` is the address behind the `syscall` that just trapped,
@@ -86,7 +88,8 @@ extension AddressSpace {
       let trampoline = trampoline(near: site, load: bytes[0..<5], back: after)
     else { return }
     let distance = Int32(truncatingIfNeeded: Int(trampoline) - Int(site + 5))
-    write([0xe9] + littleEndian(UInt32(bitPattern: distance)), at: site, in: area)
+    let jump: [UInt8] = [0xe9] + littleEndian(UInt32(bitPattern: distance))
+    if !CodeGuard.isOn || isHarmless(jump, at: site) { write(jump, at: site, in: area) }
   }
 
   /// `xor %eax, %eax; syscall` and `mov %r32, %eax; syscall`, which is how C libraries write read(2) and _exit(2), have
@@ -101,7 +104,9 @@ extension AddressSpace {
       let trampoline = trampoline(near: site, load: code[0..<2] + [0x0f, 0x1f, 0x00], back: after)
     else { return true }
     let distance = Int32(truncatingIfNeeded: Int(trampoline) - Int(gap + 5))
-    write([0xe9] + littleEndian(UInt32(bitPattern: distance)), at: gap, in: area)
+    let jump: [UInt8] = [0xe9] + littleEndian(UInt32(bitPattern: distance))
+    if CodeGuard.isOn, !isHarmless(jump, at: gap) { return true }
+    write(jump, at: gap, in: area)
     write([0xeb, UInt8(bitPattern: Int8(truncatingIfNeeded: Int(gap) - Int(site + 2)))], at: site, in: area)
     return true
   }
@@ -190,20 +195,44 @@ extension AddressSpace {
     return index - code.startIndex
   }
 
-  /// Five bytes that load %eax; lea back(%rip), %rcx; jmp *gate(%rip); gate: .quad
+  /// The address of a new trampoline that goes on at `back`; `load` are five bytes that load %eax.
   private func trampoline(near site: UInt, load: ArraySlice<UInt8>, back: UInt) -> UInt? {
-    guard let index = page(near: site) else { return nil }
-    let address = trampolines.pages[index].address + trampolines.pages[index].used
-    let toBack = Int(back) - Int(address + 12)
-    guard toBack == Int(Int32(truncatingIfNeeded: toBack)), let area = area(at: address) else { return nil }
-    var code = Array(load)
-    code += [0x48, 0x8d, 0x0d] + littleEndian(UInt32(bitPattern: Int32(toBack)))
+    let length = TrampolinePages.entryBytes
+    guard let address = trampolineRoom(near: site, bytes: length), let area = area(at: address) else {
+      return nil
+    }
+    var code: [UInt8] = []
+    if gateHasKeys {
+      code = packingCode(load: Array(load), back: back)
+    } else {
+      // lea back(%rip), %rcx
+      let toBack = Int(back) - Int(address + 12)
+      guard toBack == Int(Int32(truncatingIfNeeded: toBack)) else { return nil }
+      code = load + [0x48, 0x8d, 0x0d] + littleEndian(UInt32(bitPattern: Int32(toBack)))
+    }
+    // jmp *gate(%rip); gate: .quad
     code += [0xff, 0x25, 0, 0, 0, 0]
     code += littleEndian(UInt32(truncatingIfNeeded: gateAddress))
     code += littleEndian(UInt32(truncatingIfNeeded: gateAddress >> 32))
+    if CodeGuard.isOn, !isHarmless(code, at: address) { return nil }
     write(code, at: address, in: area)
-    trampolines.pages[index].used += TrampolinePages.entryBytes
     return address
+  }
+
+  /// The number << 32 into rax; mov %rdx, %r11; then both halves of `back`, << 32, into rcx and rdx.
+  private func packingCode(load: [UInt8], back: UInt) -> [UInt8] {
+    let zero: [UInt8] = [0, 0, 0, 0]
+    // movabs, or what was there and shl $32, %rax
+    let number = load[0] == 0xb8 ? [0x48, 0xb8] + zero + load[1...] : load + [0x48, 0xc1, 0xe0, 0x20]
+    return number + [0x49, 0x89, 0xd3] + [0x48, 0xb9] + zero + littleEndian(UInt32(truncatingIfNeeded: back))
+      + [0x48, 0xba] + zero + littleEndian(UInt32(truncatingIfNeeded: back >> 32))
+  }
+
+  /// Room for code near `site`.
+  func trampolineRoom(near site: UInt, bytes: UInt) -> UInt? {
+    guard let index = page(near: site) else { return nil }
+    defer { trampolines.pages[index].used += bytes }
+    return trampolines.pages[index].address + trampolines.pages[index].used
   }
 
   private func page(near site: UInt) -> Int? {
@@ -238,11 +267,14 @@ extension AddressSpace {
 
   /// Writes code into a page that the program may not write. Another thread of the program may run there: a site's
   /// first byte goes last is not enough on its own, so sites are written with one 8-byte store by `machine_copy_user`.
-  private func write(_ code: [UInt8], at address: UInt, in area: VirtualMemoryArea) {
+  func write(_ code: [UInt8], at address: UInt, in area: VirtualMemoryArea) {
     let start = address & ~4095
     let length = ((address + UInt(code.count) + 4095) & ~4095) - start
     do throws(Errno) {
-      if !area.protection.contains(.write) {
+      if CodeGuard.isOn {
+        // Nobody but the libOS may write there even for that moment, and nobody executes it.
+        try host.protect(address: start, length: length, protection: [.read, .write, .guarded])
+      } else if !area.protection.contains(.write) {
         try host.protect(address: start, length: length, protection: area.protection.union(.write))
       }
       if code.count <= 5 {
@@ -253,16 +285,15 @@ extension AddressSpace {
       } else {
         try UserSlice(address, code.count).store(code)
       }
-      if !area.protection.contains(.write) {
+      if CodeGuard.isOn {
+        // It may have been written and not looked at since it was executed last.
+        try inspect(start, start + length)
+        try showCode(start, start + length)
+      } else if !area.protection.contains(.write) {
         try host.protect(address: start, length: length, protection: area.protection)
       }
     } catch {}
   }
 
-  private func littleEndian(_ value: UInt32) -> [UInt8] {
-    [
-      UInt8(truncatingIfNeeded: value), UInt8(truncatingIfNeeded: value >> 8),
-      UInt8(truncatingIfNeeded: value >> 16), UInt8(truncatingIfNeeded: value >> 24),
-    ]
-  }
+  private func littleEndian(_ value: UInt32) -> [UInt8] { Instruction.littleEndian(value) }
 }

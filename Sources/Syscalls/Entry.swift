@@ -17,7 +17,7 @@ public func libosSystemCall(_ frame: UnsafeMutablePointer<trap_frame>) {
   KernelLock.release()
 }
 
-/// Calls that touch no shared state take no lock.
+/// Calls that touch no shared state take no lock. The gate answers getpid and gettid itself when they come through it.
 @inline(__always)
 private func quick(_ number: Int, _ frame: UnsafeMutablePointer<trap_frame>) -> Bool {
   switch number {
@@ -71,6 +71,20 @@ private func serve(_ number: Int, _ frame: UnsafeMutablePointer<trap_frame>) {
   if let line { Trace.end(line, result: frame.pointee.rax) }
 }
 
+/// The way out could not write the thread's slot, for want of memory: the program cannot go on.
+@c(libos_slot_fault)
+public func libosSlotFault(_ frame: UnsafeMutablePointer<trap_frame>) {
+  KernelLock.acquire()
+  killProgram()
+  KernelLock.release()
+}
+
+@inline(never)
+private func killProgram() {
+  LinuxThread.running.process.beginGroupExit(status: Signal.kill)
+  machine_store(&LinuxThread.running.block.pointee.attention, 1)
+}
+
 /// A trapped thread: its frame has every register.
 @c(libos_trap)
 public func libosTrap(_ frame: UnsafeMutablePointer<trap_frame>) {
@@ -105,6 +119,16 @@ private func trap(_ frame: UnsafeMutablePointer<trap_frame>) {
 /// Faults that only ask for more memory: a stack that grows, a file that has grown since it was mapped.
 private func isMended(_ kind: Int, _ frame: UnsafeMutablePointer<trap_frame>, _ process: Process) -> Bool {
   let address = UInt(frame.pointee.address)
+  let space = process.addressSpace
+  if kind == Int(TRAP_BREAKPOINT), let detour = space.detour(at: UInt(frame.pointee.rip) &- 1) {
+    frame.pointee.rip = UInt64(detour)
+    return true
+  }
+  let thread = LinuxThread.running
+  if kind == Int(TRAP_FAULT), thread.repeatedFaults.isNew(UInt(frame.pointee.rip), address) {
+    let access = FaultAccess(rawValue: UInt32(truncatingIfNeeded: thread.block.pointee.trap_detail >> 32))
+    if space.mend(address, access) { return true }
+  }
   let stack = process.limits[ResourceLimit.stack].soft
   if kind == Int(TRAP_FAULT), process.addressSpace.growDown(to: address, limit: stack) { return true }
   return kind == Int(TRAP_BUS) && process.addressSpace.showGrown(at: address)

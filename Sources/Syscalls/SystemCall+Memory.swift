@@ -176,7 +176,10 @@ extension SystemCall {
         if advice == 8, area.isShared || area.inode != nil { throw .invalid }
         let start = max(area.start, range.lowerBound)
         let end = min(area.end, range.upperBound)
-        if !area.isShared { try host.discard(address: start, length: end - start) }
+        if !area.isShared {
+          try space.withdrawExecution(start, end)
+          try host.discard(address: start, length: end - start)
+        }
       }
     case 9: try removePages(range)
     case 10: try setForkAdvice(range, .drop)

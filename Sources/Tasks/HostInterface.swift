@@ -8,6 +8,8 @@ public struct Protection: OptionSet, Sendable {
   @inlinable public static var read: Protection { Protection(rawValue: 1) }
   @inlinable public static var write: Protection { Protection(rawValue: 2) }
   @inlinable public static var execute: Protection { Protection(rawValue: 4) }
+  /// Only the libOS reads and writes it; for programs, which may still execute it (hosts with protection keys).
+  @inlinable public static var guarded: Protection { Protection(rawValue: 8) }
 }
 
 /// What a region of a process shows.

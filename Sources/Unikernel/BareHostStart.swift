@@ -18,15 +18,27 @@ public func bareMain() {
     if BareHost.record.count > 0 { options = try LaunchOptions(parsing: BareHost.record) }
     start = StartUp(reader: reader, manifest: options.applied(to: reader.manifest), options: options)
   } catch { bare.fail(error.description, status: 125) }
+  isolate(bare, start.manifest.isolation ?? (bare.hasKeys && !bare.isEmulated ? .keys : .none))
   let stacks = Stacks()
   threadMemory = stacks
-  switch start.manifest.isolation {
-  case .none: gateAddress = BareHost.gateAddress
-  case .paging: bare.isolate()
-  }
   let standby = makeLibOSThread(stacks)
   startFirstProcess(start, stacks) { block in
     bare.adopt(block)
     bare.startStandby(standby, deliver: deliverFromOutside)
+  }
+}
+
+private func isolate(_ bare: BareHost, _ isolation: Isolation) {
+  switch isolation {
+  case .none: gateAddress = BareHost.gateAddress
+  case .paging: bare.isolateByPaging()
+  case .keys:
+    guard bare.hasKeys else {
+      bare.fail("isolation mpk: this processor has no protection keys; use paging", status: 125)
+    }
+    gateAddress = BareHost.keyedGateAddress
+    gateHasKeys = true
+    CodeGuard.forbidden = [.writeKeys, .writeGSBase]
+    bare.isolateByKeys()
   }
 }

@@ -16,8 +16,9 @@ public func imageMain(_ stack: UnsafePointer<UInt>) {
     LinuxHost.end(status: 0)
   }
   let start = read(boot)
-  if start.manifest.isolation != .none {
-    LinuxHost.fail("this isolation needs a virtual machine: swiftlet run --host=bare")
+  switch start.manifest.isolation ?? .none {
+  case .none: break
+  case .paging, .keys: LinuxHost.fail("this isolation needs a virtual machine: swiftlet run --host=bare")
   }
   let memory = start.manifest.memory == 0 ? 512 << 20 : start.manifest.memory
   let linux = LinuxHost.establish(boot, memory: memory)

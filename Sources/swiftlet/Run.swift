@@ -63,7 +63,7 @@ struct Run: ParsableCommand {
   @Option(help: "Where the image runs: linux (a sealed process) or bare (a virtual machine of QEMU).")
   var host: String = "linux"
 
-  @Option(help: "How programs are kept apart from the libOS: none, or paging (with --host=bare).")
+  @Option(help: "How programs are kept apart from the libOS: none, or paging or mpk (with --host=bare).")
   var isolation: String?
 
   @Option(help: "Processors of the virtual machine.")
@@ -142,8 +142,9 @@ struct Run: ParsableCommand {
     case nil: break
     case "none": options.isolation = Isolation.none
     case "paging" where host == "bare": options.isolation = .paging
-    case "paging": throw BuildError("--isolation=paging needs --host=bare")
-    default: throw BuildError("--isolation takes none or paging")
+    case "mpk" where host == "bare": options.isolation = .keys
+    case "paging", "mpk": throw BuildError("--isolation=\(isolation ?? "") needs --host=bare")
+    default: throw BuildError("--isolation takes none, paging or mpk")
     }
     guard volumes.isEmpty || host != "bare" else {
       throw BuildError("-v needs the Linux host; leave --host=bare out")

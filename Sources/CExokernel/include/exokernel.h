@@ -25,6 +25,7 @@ struct exokernel_thread {
   uint32_t identifier;            // place in the table, and above bit 16 how often it was used
   uint32_t processor;             // where it ran last
   uint32_t is_kicked;
+  uint32_t keys;                  // PKRU, where keys isolate
   uint32_t is_program;            // runs the program, not the libOS (known where programs do not see the libOS)
   uint64_t used, run_start;       // nanoseconds of processor time; when it was given the processor
 };
@@ -43,6 +44,7 @@ struct exokernel_processor {
   uint64_t task_segment;             // address of the TSS
   uint32_t apic_identifier, index;
   uint32_t is_idle, flush_wanted;
+  uint32_t has_keys;               // CR4.PKE is on
 };
 
 // boot.S, traps.S
@@ -114,6 +116,12 @@ static inline void cpu_write_cr4(uint64_t v) { __asm__ volatile("mov %0, %%cr4" 
 static inline void cpu_write_xcr0(uint64_t v) {
   __asm__ volatile("xsetbv" ::"c"(0), "a"((uint32_t)v), "d"((uint32_t)(v >> 32)));
 }
+static inline uint32_t cpu_read_keys(void) {
+  uint32_t v, high;
+  __asm__ volatile("rdpkru" : "=a"(v), "=d"(high) : "c"(0));
+  return v;
+}
+static inline void cpu_write_keys(uint32_t v) { __asm__ volatile("wrpkru" ::"a"(v), "c"(0), "d"(0) : "memory"); }
 static inline void cpu_flush_page(uint64_t address) { __asm__ volatile("invlpg (%0)" ::"r"(address) : "memory"); }
 static inline void cpu_identify(uint32_t leaf, uint32_t subleaf, uint32_t *out) {
   __asm__ volatile("cpuid" : "=a"(out[0]), "=b"(out[1]), "=c"(out[2]), "=d"(out[3]) : "a"(leaf), "c"(subleaf));

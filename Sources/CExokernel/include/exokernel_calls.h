@@ -33,7 +33,8 @@ enum {
   EXOKERNEL_EXIT = 18,           // status
   EXOKERNEL_LEAVE = 19,          // nothing: goes on with the program's registers in the caller's block; comes back
                                  // when the block asks for attention
-  EXOKERNEL_ISOLATE = 20,        // nothing: from now on programs do not see the libOS, and leave it by LEAVE
+  EXOKERNEL_ISOLATE = 20,        // EXOKERNEL_PAGING: from now on programs do not see the libOS, and leave it by LEAVE;
+                                 // EXOKERNEL_KEYS: they cannot touch it while PKRU closes its key
   EXOKERNEL_TIME = 21,           // a thread's number, 1 for all of its address space: nanoseconds of processor time
   EXOKERNEL_MEMORY = 22,         // nothing: frames that programs may still have
 };
@@ -41,6 +42,10 @@ enum {
 // What a mapped range shows (bits 8 and up of MAP's third argument).
 // IMAGE: the image file from that offset on, written to copies; the range lies in the archive.
 enum { EXOKERNEL_ANONYMOUS = 1, EXOKERNEL_SHARED = 2, EXOKERNEL_COPY_ON_WRITE = 3, EXOKERNEL_IMAGE = 5 };
+
+enum { EXOKERNEL_PAGING = 1, EXOKERNEL_KEYS = 2 };
+
+// Protection: read 1, write 2, execute 4; 8: only the libOS may read and write, as its own memory.
 
 // Fixed places of the address space.
 #define EXOKERNEL_IMAGE_ADDRESS 0x100000000000ul    // the libOS, as linked
@@ -59,6 +64,8 @@ struct exokernel_information {
   // nanoseconds = (tsc - time_stamp_base) * multiplier >> 32
   uint64_t time_stamp_base, multiplier;
   uint64_t realtime_base;         // nanoseconds since 1970 when monotonic time was 0
+  uint64_t has_keys;              // the processors have protection keys for pages (CPUID 7, PKU)
+  uint64_t is_emulated;           // QEMU without KVM
   uint64_t transports;            // virtio-mmio transports at EXOKERNEL_DEVICE_ADDRESS, 512 bytes each
   uint64_t command_line_bytes;
   uint8_t command_line[1024];
@@ -81,4 +88,10 @@ struct exokernel_entries {
   uint64_t copy_start, copy_end, copy_fault;  // a fault in here goes on at copy_fault
   uint64_t exchange_start, exchange_end, exchange_fault;
   uint64_t device_word;                       // a word that the interrupts of devices count up: park on it
+  uint64_t answers, answers_end;              // in here a thread still runs its program
+  // With protection keys: what a fault in opened ..< switched, or at refuse, is the program's fault; a kick in
+  // answer ..< answer_end goes on at kicked; a fault there or on the way out goes on at slot_fault.
+  uint64_t keys_opened, keys_switched;
+  uint64_t keys_answer, keys_answer_end, keys_kicked;
+  uint64_t refuse, slot_fault;
 };

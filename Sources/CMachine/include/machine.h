@@ -41,6 +41,10 @@ struct thread_block {
   uint64_t host_thread;         // 64: host's thread id
   void *signal_stack;           // 72
   uint32_t occupied;            // 80: a host thread runs on this memory; cleared by its last instruction
+  uint32_t padding;
+  uint64_t slot;                // 88: the thread's slot in program memory, where the gate needs one
+  uint32_t process_number;      // 96: what getpid answers
+  uint32_t thread_number;       // 100: what gettid answers
 };
 
 // Always inlined: the importer's functions would otherwise be calls, for single instructions.
