@@ -26,7 +26,7 @@ public enum Isolation: Equatable {
   /// Protection keys of pages close the libOS's memory while a program runs.
   case keys
 
-  var text: StaticString {
+  public var text: StaticString {
     switch self {
     case .none: "none"
     case .paging: "paging"

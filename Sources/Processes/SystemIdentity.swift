@@ -11,5 +11,7 @@ public enum SystemIdentity {
   public static var domainName: [UInt8] { bytes("(none)") }
   /// The oldest Linux whose behaviour programs may count on.
   public static var release: [UInt8] { bytes("6.1.0-swiftlet") }
+  /// How programs are kept apart from the libOS; set at start.
+  nonisolated(unsafe) public static var isolation: StaticString = "none"
   public static var version: [UInt8] { bytes("#1 SMP") }
 }

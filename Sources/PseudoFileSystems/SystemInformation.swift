@@ -12,7 +12,9 @@ enum SystemInformation {
     root.add("stat", statistics)
     root.add("vmstat", memoryStatistics)
     root.add("version", version)
-    root.add("cmdline", line: "")
+    root.add("cmdline") { () throws(Errno) -> [UInt8] in
+      bytes("isolation=") + bytes(SystemIdentity.isolation) + [0x0a]
+    }
     root.add(
       "filesystems",
       line: "nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tpipefs\nnodev\tsockfs\nnodev\tdevpts")

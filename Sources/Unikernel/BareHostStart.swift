@@ -29,6 +29,7 @@ public func bareMain() {
 }
 
 private func isolate(_ bare: BareHost, _ isolation: Isolation) {
+  SystemIdentity.isolation = isolation.text
   switch isolation {
   case .none: gateAddress = BareHost.gateAddress
   case .paging: bare.isolateByPaging()

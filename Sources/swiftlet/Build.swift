@@ -31,6 +31,10 @@ struct Build: ParsableCommand {
   @Option(name: .shortAndLong, help: "Memory of the image, for example 64m.")
   var memory: String?
 
+  @Option(
+    help: "How programs are kept apart from the libOS: none, paging or mpk; what the machine allows without.")
+  var isolation: String?
+
   @Argument(
     help: ArgumentHelp(
       "The program (a path, or a name found in PATH) and its arguments.", valueName: "PROGRAM"))
@@ -41,6 +45,7 @@ struct Build: ParsableCommand {
       root: root.map { Path($0) }, command: command, additions: add.map { Path($0) })
     var manifest = image.manifest
     if let memory { manifest.memory = try parseMemory(memory) }
+    if let isolation { manifest.isolation = try parseIsolation(isolation) }
     guard workdir.hasPrefix("/") else { throw BuildError("the working directory \(workdir) is not absolute") }
     manifest.workingDirectory = Array(workdir.utf8)
     manifest.user = try UserDatabase(image.files).identity(user)

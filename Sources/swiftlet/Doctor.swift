@@ -9,8 +9,8 @@ struct Doctor: ParsableCommand {
     let flags = cpuFlags()
     report(
       "protection keys", flags.contains("pku") && flags.contains("ospke"),
-      "the libOS can be kept apart from its program inside one process",
-      "this CPU or kernel has none: programs run without isolation from their libOS")
+      "--isolation=mpk works: the libOS is closed to its programs",
+      "this CPU or kernel has none: no --isolation=mpk; --isolation=paging works with --host=bare")
     report(
       "seccomp", access("/proc/sys/kernel/seccomp/actions_avail", R_OK) == 0,
       "images seal themselves against the host", "the kernel needs CONFIG_SECCOMP_FILTER")

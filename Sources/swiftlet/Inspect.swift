@@ -22,6 +22,9 @@ struct Inspect: ParsableCommand {
     let reader = try readImage(file, image)
     if policy { try printPolicy() }
     writeLine(String(decoding: reader.manifest.serialise(), as: UTF8.self), to: STDOUT_FILENO)
+    if reader.manifest.isolation == nil {
+      writeLine("isolation of its own choice: mpk where the bare host has it, else none", to: STDOUT_FILENO)
+    }
     var lines = ""
     var total = 0
     for index in 0..<reader.entryCount {

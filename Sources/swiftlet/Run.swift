@@ -63,7 +63,7 @@ struct Run: ParsableCommand {
   @Option(help: "Where the image runs: linux (a sealed process) or bare (a virtual machine of QEMU).")
   var host: String = "linux"
 
-  @Option(help: "How programs are kept apart from the libOS: none, or paging or mpk (with --host=bare).")
+  @Option(help: "How programs are kept apart from the libOS: none, paging or mpk.")
   var isolation: String?
 
   @Option(help: "Processors of the virtual machine.")
@@ -138,13 +138,11 @@ struct Run: ParsableCommand {
       }
       options.hostname = Array(hostname.utf8)
     }
-    switch isolation {
-    case nil: break
-    case "none": options.isolation = Isolation.none
-    case "paging" where host == "bare": options.isolation = .paging
-    case "mpk" where host == "bare": options.isolation = .keys
-    case "paging", "mpk": throw BuildError("--isolation=\(isolation ?? "") needs --host=bare")
-    default: throw BuildError("--isolation takes none, paging or mpk")
+    if let isolation {
+      options.isolation = try parseIsolation(isolation)
+      if host != "bare", options.isolation != Isolation.none {
+        throw BuildError("--isolation=\(isolation) needs --host=bare")
+      }
     }
     guard volumes.isEmpty || host != "bare" else {
       throw BuildError("-v needs the Linux host; leave --host=bare out")
@@ -165,5 +163,15 @@ struct Run: ParsableCommand {
       throw BuildError("cannot open /dev/null")
     }
     if null != STDIN_FILENO { close(null) }
+  }
+}
+
+/// The value of --isolation.
+func parseIsolation(_ text: String) throws(BuildError) -> Isolation {
+  switch text {
+  case "none": return .none
+  case "paging": return .paging
+  case "mpk": return .keys
+  default: throw BuildError("--isolation takes none, paging or mpk")
   }
 }

@@ -5,36 +5,6 @@ import signal
 import subprocess
 import time
 
-# A program that looks for the libOS by address: each attempt ends in a signal, and the others live on.
-ATTACKS = """#define _GNU_SOURCE
-#include <setjmp.h>
-#include <signal.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
-static volatile unsigned long *const places[]={(void*)0x100000000000,(void*)0x100000090000,(void*)0x200000000000,
-(void*)0x200000800000,(void*)0x2d0000000000,(void*)0x2e0000000000,(void*)0x2f0000000000,(void*)0xffff800000200000,
-(void*)0xffffffff80100000};
-static void look(int i){(void)*places[i];}
-static void change(int i){*places[i]=0x90;}
-static void jump(int i){((void(*)(void))places[i])();}
-static int dies(void(*f)(int),int i){pid_t p=fork();if(!p){f(i);_exit(0);}int s;waitpid(p,&s,0);
-return WIFSIGNALED(s)&&(WTERMSIG(s)==SIGSEGV||WTERMSIG(s)==SIGBUS||WTERMSIG(s)==SIGILL);}
-static void forge(int i){/* a signal frame whose rip lies in the libOS */
-unsigned long f[128];memset(f,0,sizeof f);f[1]=0;f[22]=(unsigned long)places[i]+0x400;f[21]=(unsigned long)f;
-__asm__ volatile("mov %0,%%rsp\\n mov $15,%%eax\\n syscall"::"r"(f)); }
-int main(){int good=0,all=0;int n=sizeof places/sizeof*places;
-for(int i=0;i<n;i++){good+=dies(look,i);good+=dies(change,i);good+=dies(jump,i);good+=dies(forge,i);all+=4;}
-/* Addresses of the libOS given to calls: errors. */
-for(int i=0;i<n;i++){all+=4;int fd=memfd_create("x",0);char b[16]="0123456789";
-good+=write(1,(void*)places[i],8)<0;good+=read(fd,(void*)places[i],8)<=0;
-good+=mmap((void*)places[i],4096,3,MAP_FIXED|MAP_ANONYMOUS|MAP_PRIVATE,-1,0)==MAP_FAILED;
-good+=munmap((void*)places[i],4096)<0;close(fd);(void)b;}
-printf("%d of %d\\n",good,all);return good==all?0:1;}"""
-
 # Four children of a process with 64 MiB in a machine of 160 MiB: data pages cannot have been copied.
 FORK = """#include <stdio.h>
 #include <stdlib.h>
@@ -73,7 +43,6 @@ def run_all(work, tools):
     programs(work, tools)
     shells(work, tools)
     memory(work, tools)
-    isolation(work, tools)
     plain_boot(work, tools)
     nginx(work, tools)
 
@@ -87,7 +56,8 @@ def programs(work, tools):
         text = tools.programs[name].replace("i<10000", "i<300")
         program = tools.compile_c(work, f"bare-{name}", text, "-pthread")
         native = (0, b"alive\n") if name == "wild" else tools.run([program], seconds=60)[:2]
-        for options in (["--cpus=1"], ["--cpus=2"], ["--cpus=2", "--machine=q35"], ["--isolation=paging"]):
+        for options in (["--cpus=1"], ["--cpus=2"], ["--cpus=2", "--machine=q35"], ["--isolation=paging"],
+                        ["--isolation=mpk", "--cpus=2"]):
             if name not in ("hello", "forks") and "--machine=q35" in options:
                 continue
             ours = bare(tools, *options, program)
@@ -103,9 +73,10 @@ def shells(work, tools):
     image = tools.build(work, "bare-bash", shutil.which("bash"), *adds)
     for name, script in SCRIPTS:
         subprocess.run(["rm", "-rf", "/tmp/d"])
-        ours = bare(tools, image, "-c", script)
         theirs = tools.run(["bash", "-c", script])
-        tools.check("bare, bash: " + name, ours[:2] == theirs[:2], f"ours   {ours}\nnative {theirs}")
+        for mode in ("none", "mpk"):
+            ours = bare(tools, "--isolation=" + mode, image, "-c", script)
+            tools.check(f"bare, bash, {mode}: {name}", ours[:2] == theirs[:2], f"ours   {ours}\nnative {theirs}")
     ours = bare(tools, "-i", image, "-c", "read a; echo got $a; cat | wc -c", stdin=b"line\n" + b"x" * 100000)
     tools.check("bare, bash: standard input to its end", ours[:2] == (0, b"got line\n100000\n"), str(ours))
     ours = bare(tools, image, "-c", "echo out; echo err >&2; exit 200")
@@ -132,13 +103,6 @@ def memory(work, tools):
     tools.check("bare: who takes all memory is refused", ours[:2] == (0, b"refused\n"), str(ours))
 
 
-def isolation(work, tools):
-    program = tools.compile_c(work, "attacks", ATTACKS)
-    for cpus in ("1", "2"):
-        ours = bare(tools, "--isolation=paging", "--cpus=" + cpus, program)
-        tools.check(f"bare, isolation by paging: attacks end in signals and errors, {cpus} CPUs", ours[0] == 0, str(ours))
-
-
 def plain_boot(work, tools):
     """QEMU alone, as anybody would start it: the serial port is the console."""
     program = tools.compile_c(work, "bare-plain", tools.programs["hello"], "-static")
@@ -161,7 +125,7 @@ def nginx(work, tools):
         file.write(os.urandom(3 << 20))
     image = os.path.join(work, "bare-nginx.img")
     subprocess.run([os.path.join(tools.here, "nginx-image"), image, site, "2"], check=True)
-    for options in (["--cpus=2"], ["--machine=q35", "--cpus=1"]):
+    for options in (["--cpus=2"], ["--machine=q35", "--cpus=1"], ["--isolation=mpk", "--cpus=2"]):
         port = tools.run([os.path.join(tools.here, "free-port")])[1].decode().strip()
         server = subprocess.Popen(
             [tools.swiftlet, "run", "--host=bare", *options, "-p", f"{port}:80", image], stdout=subprocess.DEVNULL,
