@@ -11,11 +11,16 @@ public import Tasks
 public final class BareHost: HostInterface {
   nonisolated(unsafe) static var shared: BareHost! = nil
   let information: UnsafePointer<exokernel_information>
+  /// What programs hold.
+  public let meter: BareMemoryMeter
   private var deliver: (Int32) -> Void = { _ in }
   private var channel: ControlChannel?
   private var link: VirtioNetwork?
 
-  init(information: UnsafePointer<exokernel_information>) { self.information = information }
+  init(information: UnsafePointer<exokernel_information>) {
+    self.information = information
+    meter = BareMemoryMeter(information)
+  }
 
   /// Finds the devices; the frames that they use come from the arena.
   func openDevices() {
@@ -120,6 +125,12 @@ public final class BareHost: HostInterface {
   }
 
   public func yield() { _ = ExokernelCall.raw(EXOKERNEL_YIELD) }
+
+  public func schedule(_ block: UnsafeMutablePointer<thread_block>, _ schedule: Schedule) {
+    _ = ExokernelCall.raw(
+      EXOKERNEL_SCHEDULE, Int(block.pointee.host_thread), Int(schedule.policy), Int(schedule.priority),
+      Int(schedule.niceness) + 20)
+  }
 
   public func adopt(_ block: UnsafeMutablePointer<thread_block>) {
     _ = ExokernelCall.raw(EXOKERNEL_ADOPT, Int(bitPattern: block))
@@ -229,6 +240,8 @@ public final class BareHost: HostInterface {
     let result = ExokernelCall.raw(
       EXOKERNEL_START_THREAD, Int(bitPattern: block), Int(bare_standby_address()))
     if result < 0 { fail("no memory for the standby thread", status: 125) }
+    // Before all that programs may ask for: it brings the user's signals to programs that never pause.
+    schedule(block, Schedule(policy: 1, priority: 100, niceness: 0))
   }
 
   fileprivate func standBy() -> Never {
@@ -241,6 +254,8 @@ public final class BareHost: HostInterface {
         let signals = channel.takeSignals()
         for number in 1..<32 where signals & (1 << UInt64(number)) != 0 { deliver(Int32(number)) }
         KernelLock.release()
+        // The poller looks without the lock: it may have seen the queue empty already and the input not there yet.
+        if channel.isReadable { wakePoller() }
       }
       if isVacant { Devices.stand() }
       let wait: UInt64 = isVacant || channel?.hasMessages ?? false ? 1_000_000 : 10_000_000

@@ -47,10 +47,10 @@ extension BareHost {
     frames = arena
     // What start-up did not use of its own memory.
     arena.adopt(Int((Heap.startTop - Arena.address + 4095) >> 12), Int(startBytes) >> 12)
-    let meter = BareMemoryMeter()
-    neverCount(meter)
-    memoryMeter = meter
+    neverCount(bare.meter)
+    memoryMeter = bare.meter
     bare.openDevices()
+    Devices.processors = bare.processorCount
     return bare
   }
 

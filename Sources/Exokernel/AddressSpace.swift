@@ -42,7 +42,8 @@ enum AddressSpace {
   }
   static func used(_ top: UInt64) -> UInt64 { PhysicalMemory.words(top)[usedEntry] >> 1 }
 
-  enum Outcome { case resolved, unmapped, denied, noMemory }
+  /// `outside`: the mapping shows what lies beyond the end of the arena or the archive.
+  enum Outcome { case resolved, unmapped, denied, noMemory, outside }
 
   /// A space with the libOS in it and nothing else; 0 without memory.
   static func make() -> UInt64 {
@@ -61,10 +62,9 @@ enum AddressSpace {
       PhysicalMemory.release(top)
       return
     }
-    let entries = PhysicalMemory.pointer(top).assumingMemoryBound(to: Entry.self)
-    for i in 0..<programEntries where !libOSEntries.contains(i) && entries[i].isPresent {
-      PageTable.clear(entries + i, 4)
-    }
+    PageTable.forEachOfProgram(in: top) { if $0.pointee.isPresent { PageTable.clear($0, 4) } }
+    // Idle processors keep what they showed last.
+    Flush.evict(top)
     Flush.flush(top)
     if PhysicalMemory.words(top)[restrictedEntry] != 0 {
       PhysicalMemory.release(PhysicalMemory.words(top)[restrictedEntry])
@@ -171,17 +171,16 @@ enum AddressSpace {
   static func copy(_ top: UInt64) -> UInt64 {
     let result = make()
     guard result != 0 else { return 0 }
-    for i in 0..<programEntries where !libOSEntries.contains(i) {
-      let from = PhysicalMemory.pointer(top).assumingMemoryBound(to: Entry.self) + i
-      let to = PhysicalMemory.pointer(result).assumingMemoryBound(to: Entry.self) + i
-      if from.pointee.raw != 0, !copyEntry(from, to, 4) {
-        Flush.wanted = true
-        release(result)
-        return 0
-      }
+    let source = PhysicalMemory.pointer(top).assumingMemoryBound(to: Entry.self)
+    let target = PhysicalMemory.pointer(result).assumingMemoryBound(to: Entry.self)
+    var succeeded = true
+    PageTable.forEachOfProgram(in: top) {
+      succeeded = succeeded && copyEntry($0, target + ($0 - source), 4)
     }
     Flush.wanted = true
-    return result
+    if succeeded { return result }
+    release(result)
+    return 0
   }
 
   private static func copyEntry(
@@ -205,10 +204,11 @@ enum AddressSpace {
     to.pointee = Entry.table(table)
     let source = PhysicalMemory.pointer(entry.address).assumingMemoryBound(to: Entry.self)
     let target = PhysicalMemory.pointer(table).assumingMemoryBound(to: Entry.self)
-    for i in 0..<512 where source[i].raw != 0 {
-      guard copyEntry(source + i, target + i, level - 1) else { return false }
+    var succeeded = true
+    PageTable.forEach(in: entry.address) {
+      succeeded = succeeded && copyEntry($0, target + ($0 - source), level - 1)
     }
-    return true
+    return succeeded
   }
 
   /// Makes the page at `address` there for an access, if what is mapped allows it.
@@ -232,6 +232,21 @@ enum AddressSpace {
     guard allows(entry.protection, isWrite, isFetch) else { return .denied }
     if entry.isPresent { return present(slot, address, isWrite) }
     return touch(slot, isWrite)
+  }
+
+  /// Frames of the space's private pages; of a frame that several spaces share until it is written, its share.
+  static func frames(_ top: UInt64) -> UInt64 {
+    var sum: UInt64 = 0
+    PageTable.forEachOfProgram(in: top) { add($0.pointee, 4, &sum) }
+    return sum >> 12
+  }
+
+  private static func add(_ entry: Entry, _ level: Int, _ sum: inout UInt64) {
+    if level == 1 {
+      if entry.hasFrame, !entry.isShared { sum &+= 4096 / PhysicalMemory.references(entry.address) }
+    } else if entry.isPresent {
+      PageTable.forEach(in: entry.address) { add($0.pointee, level - 1, &sum) }
+    }
   }
 
   private static func allows(_ protection: UInt64, _ isWrite: Bool, _ isFetch: Bool) -> Bool {
@@ -273,7 +288,7 @@ enum AddressSpace {
     }
     let isImage = entry.kind == Entry.image
     let source = isImage ? LibOSImage.frame(entry.address) : LibOS.arenaFrame(entry.address)
-    guard source != 0 else { return .noMemory }
+    guard source != 0 else { return isImage || entry.address >= LibOS.arenaBytes ? .outside : .noMemory }
     if entry.kind != Entry.sharedFrames, isWrite {
       let frame = PhysicalMemory.allocateForProgram(cleared: false)
       guard frame != 0 else { return .noMemory }

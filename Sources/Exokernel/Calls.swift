@@ -7,6 +7,7 @@ enum Calls {
   static let noMemory: Int64 = -12
   static let again: Int64 = -11
   static let notFound: Int64 = -3
+  static let missing: Int64 = -38
 
   static func dispatch(_ thread: ThreadPointer) {
     let registers = thread.pointee.registers
@@ -27,7 +28,10 @@ enum Calls {
     case EXOKERNEL_UNPARK: result = unpark(a, b)
     case EXOKERNEL_KICK: result = kick(a)
     case EXOKERNEL_ADOPT: result = adopt(thread, a)
-    case EXOKERNEL_YIELD: result = yield()
+    case EXOKERNEL_YIELD:
+      Scheduler.yield(thread)
+      result = 0
+    case EXOKERNEL_SCHEDULE: result = schedule(a, b, c, d)
     case EXOKERNEL_WRITE_CONSOLE: result = writeConsole(a, b, c)
     case EXOKERNEL_READ_CONSOLE: result = readConsole(a, b)
     case EXOKERNEL_BIND: result = bind(a, b)
@@ -35,9 +39,9 @@ enum Calls {
     case EXOKERNEL_ISOLATE:
       result = Isolation.begin(a) ? 0 : invalid
     case EXOKERNEL_TIME: result = time(a, b)
-    case EXOKERNEL_MEMORY: result = Int64(max(0, PhysicalMemory.freeFrames - PhysicalMemory.reserve))
+    case EXOKERNEL_MEMORY: result = memory(a)
     case EXOKERNEL_EXIT: PowerOff.end(status: UInt8(truncatingIfNeeded: a))
-    default: result = -38
+    default: result = missing
     }
     // A thread that has ended has no registers any more.
     if thread.pointee.state != UInt32(THREAD_FREE) {
@@ -145,7 +149,12 @@ enum Calls {
       from: UnsafeRawPointer(thread) + area, byteCount: 4096 - area)
     made.pointee.fs_base = pointee.pointee.fs_base != 0 ? pointee.pointee.fs_base : thread.pointee.fs_base
     if !isCanonical(made.pointee.fs_base) { made.pointee.fs_base = 0 }
+    Scheduler.account(thread, Clock.now)
     made.pointee.processor = thread.pointee.processor
+    made.pointee.key = thread.pointee.key
+    made.pointee.rank = thread.pointee.rank
+    made.pointee.weight = thread.pointee.weight
+    made.pointee.is_round_robin = thread.pointee.is_round_robin
     if entry != 0 {
       // A thread of the libOS itself, on its libOS stack; a return address would lie at rsp.
       made.pointee.registers.rip = entry
@@ -236,8 +245,20 @@ enum Calls {
     return Int64(truncatingIfNeeded: used &+ running)
   }
 
-  private static func yield() -> Int64 {
-    cpu_current().pointee.slice_end = 0
+  private static func memory(_ identifier: UInt64) -> Int64 {
+    guard let thread = Threads.find(UInt32(truncatingIfNeeded: identifier)) else { return notFound }
+    return Int64(AddressSpace.frames(thread.pointee.space))
+  }
+
+  private static func schedule(
+    _ identifier: UInt64, _ policy: UInt64, _ priority: UInt64, _ niceness: UInt64
+  ) -> Int64 {
+    guard let thread = Threads.find(UInt32(truncatingIfNeeded: identifier)) else { return notFound }
+    let isRealTime = policy == 1 || policy == 2
+    guard policy <= 6, niceness < 40, isRealTime ? (1...100).contains(priority) : priority == 0 else {
+      return invalid
+    }
+    Scheduler.change(thread, policy: policy, priority: priority, niceness: Int(niceness) - 20)
     return 0
   }
 

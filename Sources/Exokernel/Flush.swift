@@ -37,15 +37,14 @@ enum Flush {
       guard everywhere || processor.pointee.space == space else { continue }
       if processor == own {
         cpu_write_cr3(processor.pointee.table)
+      } else if processor.pointee.is_idle != 0, processor.pointee.space == LibOS.top {
+        // It looks at nothing through these tables before it shows others.
+        processor.pointee.table = 0
       } else {
-        machine_store(&processor.pointee.flush_wanted, 1)
-        LocalAPIC.interrupt(processor.pointee.apic_identifier, vector: LocalAPIC.flushVector)
+        ask(processor)
       }
     }
-    for i in 0..<Processors.count {
-      let processor = Processors.at(i)
-      while processor != own, machine_load(&processor.pointee.flush_wanted) != 0 { machine_pause() }
-    }
+    waitForAnswers(own)
     wanted = false
     everywhere = false
     let list = PhysicalMemory.words(waiting)
@@ -56,10 +55,33 @@ enum Flush {
     }
   }
 
+  /// No processor shows `space` any more; the caller's does not.
+  static func evict(_ space: UInt64) {
+    for i in 0..<Processors.count where Processors.at(i).pointee.space == space { ask(Processors.at(i)) }
+    waitForAnswers(cpu_current())
+  }
+
+  private static func ask(_ processor: UnsafeMutablePointer<exokernel_processor>) {
+    machine_store(&processor.pointee.flush_wanted, 1)
+    LocalAPIC.interrupt(processor.pointee.apic_identifier, vector: LocalAPIC.flushVector)
+  }
+
+  private static func waitForAnswers(_ own: UnsafeMutablePointer<exokernel_processor>?) {
+    for i in 0..<Processors.count {
+      let processor = Processors.at(i)
+      while processor != own, machine_load(&processor.pointee.flush_wanted) != 0 { machine_pause() }
+    }
+  }
+
   /// Another processor asked; also called by who waits for the lock.
   @inline(__always)
   static func serve(_ processor: UnsafeMutablePointer<exokernel_processor>) {
     if machine_load(&processor.pointee.flush_wanted) != 0 {
+      if processor.pointee.is_idle != 0 {
+        // Nobody needs to ask an idle processor twice.
+        processor.pointee.space = LibOS.top
+        processor.pointee.table = LibOS.top
+      }
       cpu_write_cr3(processor.pointee.table)
       machine_store(&processor.pointee.flush_wanted, 0)
     }

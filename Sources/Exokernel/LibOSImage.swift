@@ -133,8 +133,9 @@ enum LibOSImage {
 
   /// The arena is as large as what is left: it takes frames as it is touched.
   static func arenaComplete() {
-    LibOS.arenaBytes = UInt64(PhysicalMemory.freeFrames - PhysicalMemory.reserve) << 12
+    LibOS.arenaBytes = PhysicalMemory.left << 12
     Devices.page.pointee.arena_bytes = LibOS.arenaBytes
+    Devices.page.pointee.free_frames = PhysicalMemory.left
   }
 
   /// The first thread of ring 3, in a space of its own. It has no block yet.

@@ -120,6 +120,27 @@ enum PageTable {
     return slot(table, 1, address)
   }
 
+  /// Calls `body` with every entry of a table that says something.
+  @inline(__always)
+  static func forEach(in table: UInt64, _ body: (UnsafeMutablePointer<Entry>) -> Void) {
+    let entries = PhysicalMemory.pointer(table).assumingMemoryBound(to: Entry.self)
+    var index = exokernel_next_entry(PhysicalMemory.words(table), 0)
+    while index < 512 {
+      body(entries + index)
+      index = exokernel_next_entry(PhysicalMemory.words(table), index + 1)
+    }
+  }
+
+  /// Calls `body` with every entry of a top table that belongs to the program.
+  @inline(__always)
+  static func forEachOfProgram(in top: UInt64, _ body: (UnsafeMutablePointer<Entry>) -> Void) {
+    let entries = PhysicalMemory.pointer(top).assumingMemoryBound(to: Entry.self)
+    forEach(in: top) {
+      let index = $0 - entries
+      if index < AddressSpace.programEntries, !AddressSpace.libOSEntries.contains(index) { body($0) }
+    }
+  }
+
   /// Gives back all that an entry of a table of `level` refers to. True: a page that was mapped is gone.
   @discardableResult
   static func clear(_ slot: UnsafeMutablePointer<Entry>, _ level: Int) -> Bool {
@@ -130,11 +151,8 @@ enum PageTable {
       return entry.isPresent
     }
     guard entry.isPresent else { return false }
-    let entries = PhysicalMemory.pointer(entry.address).assumingMemoryBound(to: Entry.self)
     var changed = false
-    for i in 0..<512 where entries[i].raw != 0 {
-      if clear(entries + i, level - 1) { changed = true }
-    }
+    forEach(in: entry.address) { if clear($0, level - 1) { changed = true } }
     Flush.release(entry.address)
     return changed
   }

@@ -15,9 +15,12 @@ enum PhysicalMemory {
   }
   nonisolated(unsafe) static var ranges: [32 of Range] = .init(repeating: Range())
   nonisolated(unsafe) static var rangeCount = 0
-  nonisolated(unsafe) static var references: UnsafeMutablePointer<UInt32>! = nil
+  nonisolated(unsafe) private static var references: UnsafeMutablePointer<UInt32>! = nil
   nonisolated(unsafe) static var freed: UnsafeMutablePointer<UInt32>! = nil
   nonisolated(unsafe) static var freedCount = 0
+  /// Of those given back, frames that processors with nothing to do have zeroed since.
+  nonisolated(unsafe) private static var cleared: [64 of UInt32] = .init(repeating: 0)
+  nonisolated(unsafe) private static var clearedCount = 0
   nonisolated(unsafe) static var top: UInt64 = 0
   nonisolated(unsafe) static var freeFrames = 0
   /// Programs get no more when so few are left: the libOS's own memory must not fail.
@@ -91,6 +94,9 @@ enum PhysicalMemory {
     if freedCount > 0 {
       freedCount -= 1
       address = UInt64(freed[freedCount]) << 12
+    } else if clearedCount > 0 {
+      clearedCount -= 1
+      address = UInt64(cleared[clearedCount]) << 12
     } else {
       while rangeCount > 0, ranges[rangeCount - 1].start >= ranges[rangeCount - 1].end { rangeCount -= 1 }
       guard rangeCount > 0 else { return 0 }
@@ -104,9 +110,27 @@ enum PhysicalMemory {
 
   /// A zeroed frame with one reference; 0 when there is none.
   static func allocate() -> UInt64 {
+    if clearedCount > 0 {
+      clearedCount -= 1
+      let address = UInt64(cleared[clearedCount]) << 12
+      freeFrames -= 1
+      references[Int(address >> 12)] = 1
+      return address
+    }
     let address = allocateDirty()
     if address != 0 { cpu_clear_page(pointer(address)) }
     return address
+  }
+
+  /// Zeroes a frame for later. False: there are enough, or none that was given back.
+  static func clearOne() -> Bool {
+    guard freedCount > 0, clearedCount < cleared.count else { return false }
+    freedCount -= 1
+    let frame = freed[freedCount]
+    cpu_clear_page(pointer(UInt64(frame) << 12))
+    cleared[clearedCount] = frame
+    clearedCount += 1
+    return true
   }
 
   /// A frame for a program: refused while the libOS may need it.
@@ -128,6 +152,11 @@ enum PhysicalMemory {
       freeFrames += 1
     }
   }
+
+  static func references(_ address: UInt64) -> UInt64 { UInt64(references[Int(address >> 12)]) }
+
+  /// Frames that programs may still have.
+  static var left: UInt64 { UInt64(max(0, freeFrames - reserve)) }
 
   @inline(__always)
   static func isSingle(_ address: UInt64) -> Bool { references[Int(address >> 12)] == 1 }

@@ -16,6 +16,16 @@ enum Processors {
     PhysicalMemory.pointer(pages[index]).assumingMemoryBound(to: exokernel_processor.self)
   }
 
+  /// Whether one of the other processors is as asked for.
+  @inline(__always)
+  static func others(
+    _ own: UnsafeMutablePointer<exokernel_processor>,
+    contain isMeant: (UnsafeMutablePointer<exokernel_processor>) -> Bool
+  ) -> Bool {
+    for i in 0..<count where at(i) != own && isMeant(at(i)) { return true }
+    return false
+  }
+
   /// Adds a processor: record, descriptors at 1 KiB, task segment at 2 KiB, and a stack.
   private static func add() -> UnsafeMutablePointer<exokernel_processor> {
     let page = PhysicalMemory.takeRun(1)
@@ -25,6 +35,10 @@ enum Processors {
     let processor = at(count)
     processor.pointee.own = processor
     processor.pointee.index = UInt32(count)
+    processor.pointee.queue = PhysicalMemory.pointer(PhysicalMemory.takeRun(RunQueue.frames))
+      .assumingMemoryBound(to: ThreadPointer?.self)
+    processor.pointee.armed_deadline = .max
+    processor.pointee.call_at = .max
     processor.pointee.stack_top = PhysicalMemory.direct + stack + 4 * 4096
     processor.pointee.task_segment = PhysicalMemory.direct + page + 2048
     count += 1
@@ -68,8 +82,8 @@ enum Processors {
     let table = PhysicalMemory.words(vectors)
     for vector in 0..<256 {
       let address = address_of_exokernel_vectors() + UInt64(vector) * 16
-      // Ring 3 may raise #BP and #OF itself, nothing else.
-      let level: UInt64 = vector == 3 || vector == 4 ? 3 : 0
+      // Ring 3 may raise #BP and #OF itself, and an old system call, nothing else.
+      let level: UInt64 = vector == 3 || vector == 4 || vector == Traps.oldCall ? 3 : 0
       let stack: UInt64 = vector == 8 ? 1 : 0
       table[2 * vector] =
         address & 0xffff | 8 << 16 | stack << 32 | (0x8e | level << 5) << 40

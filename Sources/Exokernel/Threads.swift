@@ -40,6 +40,8 @@ enum Threads {
     thread.pointee.identifier = generation << 16 | UInt32(index)
     thread.pointee.deadline = .max
     thread.pointee.timer_index = .max
+    thread.pointee.rank = RunQueue.fair
+    thread.pointee.weight = RunQueue.weight(niceness: 0)
     thread.pointee.registers.cs = 0x33
     thread.pointee.registers.ss = 0x2b
     thread.pointee.registers.rflags = 0x202
@@ -64,17 +66,26 @@ enum Threads {
   /// Ends the calling thread. It is still the stack that ring 0 was entered on, but nothing reads that any more.
   static func end(_ thread: ThreadPointer) {
     let processor = cpu_current()!
-    let space = thread.pointee.space
     thread.pointee.state = UInt32(THREAD_FREE)
     Scheduler.account(thread, Clock.now)
     processor.pointee.thread = nil
-    Processors.show(LibOS.top, LibOS.top, on: processor)
-    AddressSpace.release(space)
+    processor.pointee.dying = thread.pointee.space
     let index = Int(thread.pointee.identifier & 0xffff)
     let slots = PhysicalMemory.words(table)
     PhysicalMemory.release(slots[index])
     slots[index] = 0
     count -= 1
+  }
+
+  /// Gives up the space of the thread that ended on the processor last, which shows another one by now, or none.
+  static func bury(on processor: UnsafeMutablePointer<exokernel_processor>) {
+    let space = processor.pointee.dying
+    guard space != 0 else { return }
+    processor.pointee.dying = 0
+    if processor.pointee.space == space, PhysicalMemory.isSingle(space) {
+      Processors.show(LibOS.top, LibOS.top, on: processor)
+    }
+    AddressSpace.release(space)
   }
 }
 

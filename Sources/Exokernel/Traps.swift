@@ -19,12 +19,15 @@ public func exokernelEnter(_ thread: UnsafeMutablePointer<exokernel_thread>)
     Traps.systemCall(thread)
   } else if vector < 32 {
     Traps.exception(thread, vector, address)
+  } else if vector == Traps.oldCall {
+    thread.pointee.registers.rax = UInt64(bitPattern: Calls.missing)
   } else {
     Traps.interrupt(processor, vector)
     if thread.pointee.is_kicked != 0 { Traps.kicked(thread) }
   }
   let next = Scheduler.choose()
   Isolation.leave(next)
+  Devices.page.pointee.free_frames = PhysicalMemory.left
   Lock.release()
   return next
 }
@@ -55,13 +58,18 @@ public func exokernelTrapInRing0(_ registers: UnsafeMutablePointer<exokernel_reg
 }
 
 enum Traps {
+  /// `int $0x80`: the 32-bit system calls of Linux, which do not exist here.
+  static let oldCall: UInt64 = 0x80
+
   // MARK: Interrupts
 
   static func interrupt(_ processor: UnsafeMutablePointer<exokernel_processor>, _ vector: UInt64) {
     switch vector {
     case LocalAPIC.timerVector:
       processor.pointee.armed_deadline = .max
-      Timers.run(Clock.now)
+      let now = Clock.now
+      Timers.run(now)
+      Scheduler.callIdle(processor, now)
     case LocalAPIC.deviceVector: Devices.signal()
     case LocalAPIC.flushVector: Flush.serve(processor)
     case LocalAPIC.spuriousVector: return
@@ -138,7 +146,8 @@ enum Traps {
       case .resolved: return
       case .unmapped: detail = 1  // SEGV_MAPERR
       case .denied: detail = 2  // SEGV_ACCERR
-      case .noMemory:
+      case .noMemory: kind = TRAP_MEMORY
+      case .outside:
         kind = TRAP_BUS
         detail = 2  // BUS_ADRERR
       }

@@ -100,6 +100,7 @@ extension LinuxThread {
       } else {
         try host.startProcess(childBlock)
       }
+      if child.schedulingPolicy != LinuxThread.running.schedulingPolicy { child.reschedule() }
     } catch {
       ProcessTable.discard(child)
       threadMemory.retire(childBlock, inUse: false)

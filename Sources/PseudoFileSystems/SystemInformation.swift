@@ -96,7 +96,7 @@ enum SystemInformation {
 
   private static func memory() throws(Errno) -> [UInt8] {
     let total = UInt64(frames.totalFrames) << 12
-    let free = UInt64(frames.freeFrames) << 12
+    let free = UInt64(MemoryLimit.unused) << 12
     var text = Text()
     func add(_ name: StaticString, _ bytes: UInt64) { text.addKibibytes(name, bytes, width: 24) }
     add("MemTotal:", total)

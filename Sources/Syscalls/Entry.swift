@@ -137,6 +137,8 @@ private func isMended(_ kind: Int, _ frame: UnsafeMutablePointer<trap_frame>, _ 
 private func fault(_ kind: Int, _ frame: UnsafeMutablePointer<trap_frame>) {
   let thread = LinuxThread.running
   thread.callNumber = nil
+  // The program touches the page again afterwards.
+  if kind == Int(TRAP_MEMORY) { return MemoryLimit.waitForMemory() }
   if isMended(kind, frame, thread.process) { return }
   let code = Int32(truncatingIfNeeded: thread.block.pointee.trap_detail)
   let signal: Int32 =

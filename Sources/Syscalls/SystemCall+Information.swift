@@ -87,7 +87,7 @@ extension SystemCall {
     var words = [UInt64](repeating: 0, count: 14)
     words[0] = host.monotonicNanoseconds / 1_000_000_000
     words[4] = UInt64(frames.totalFrames) * 4096
-    words[5] = UInt64(frames.freeFrames) * 4096
+    words[5] = UInt64(MemoryLimit.unused) * 4096
     words[10] = UInt64(ProcessTable.processes.count)
     words[13] = 1
     for i in words.indices { try UserSlice.store(words[i], at: a + UInt(8 * i)) }

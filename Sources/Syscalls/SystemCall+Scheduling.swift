@@ -4,7 +4,7 @@ import Processes
 import Tasks
 import VFS
 
-/// Priorities and policies (sched(7)): kept and reported; the host schedules.
+/// Priorities and policies (sched(7)): kept and reported here; the host schedules by them.
 extension SystemCall {
   func dispatchScheduling() throws(Errno) -> Int? {
     switch number {
@@ -81,6 +81,7 @@ extension SystemCall {
     target.resetsSchedulingOnFork = resets
     target.schedulingPolicy = policy
     target.schedulingPriority = priority
+    target.reschedule()
   }
 
   private func sched_setparam() throws(Errno) -> Int {
@@ -109,7 +110,10 @@ extension SystemCall {
     try set(
       target, Int32(bitPattern: attributes.1), Int32(bitPattern: attributes.4),
       resets: attributes.2 & 1 != 0)
-    if attributes.1 == 0 || attributes.1 == 3 { target.process.niceness = min(19, max(-20, attributes.3)) }
+    if attributes.1 == 0 || attributes.1 == 3 {
+      target.process.niceness = min(19, max(-20, attributes.3))
+      target.process.reschedule()
+    }
     return 0
   }
 
@@ -121,6 +125,7 @@ extension SystemCall {
     target.schedulingPolicy = 6
     target.schedulingPriority = 0
     target.deadlineTimes = times
+    target.reschedule()
   }
 
   private func sched_getattr() throws(Errno) -> Int {
@@ -237,6 +242,7 @@ extension SystemCall {
       else { throw .notPermitted }
       if wanted < other.niceness, !mine.isPrivileged { throw .accessDenied }
       other.niceness = wanted
+      other.reschedule()
     }
     return 0
   }

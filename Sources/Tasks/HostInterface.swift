@@ -52,6 +52,9 @@ public protocol HostInterface: AnyObject {
   /// Sets the program's FS base (thread-local storage) of the calling thread.
   func setThreadPointer(_ address: UInt)
   func yield()
+  /// How the thread of `block`, and those that it starts from now on, are scheduled. Hosts that may not do that do
+  /// what they can.
+  func schedule(_ block: UnsafeMutablePointer<thread_block>, _ schedule: Schedule)
   /// Makes the calling thread of the host the thread of `block`, which no thread has now.
   func adopt(_ block: UnsafeMutablePointer<thread_block>)
 
@@ -114,6 +117,21 @@ extension HostInterface {
     _ block: UnsafeMutablePointer<thread_block>, wholeProcess: Bool
   ) -> UInt64 { 0 }
   public var processorCount: Int { 1 }
+  public func schedule(_ block: UnsafeMutablePointer<thread_block>, _ schedule: Schedule) {}
+}
+
+/// What sched(7) knows of a thread: a policy (SCHED_OTHER 0, FIFO 1, RR 2, BATCH 3, IDLE 5, DEADLINE 6), the priority
+/// of the real-time ones, and the nice value of the others.
+public struct Schedule: Sendable {
+  public var policy: Int32
+  public var priority: Int32
+  public var niceness: Int32
+
+  public init(policy: Int32, priority: Int32, niceness: Int32) {
+    self.policy = policy
+    self.priority = priority
+    self.niceness = niceness
+  }
 }
 
 /// What `pollDevices` found.

@@ -41,6 +41,9 @@ public enum MemoryLimit {
     return frames.freeFrames - reserve - meter.privateFrames - granted
   }
 
+  /// Frames that nobody uses, the reserve included: what programs are told.
+  public static var unused: Int { max(0, frames.freeFrames - (memoryMeter?.privateFrames ?? 0)) }
+
   /// Whether `count` frames may be taken; measures again before it says no.
   private static func has(_ count: Int) -> Bool {
     if count <= available { return true }
@@ -72,6 +75,16 @@ public enum MemoryLimit {
     let count = bytes / 4096 + 1
     try check(count)
     frames.free(try frames.allocate(count), count)
+  }
+
+  /// Ends who takes too much; set by who runs programs. Called again and again while there is nothing left.
+  nonisolated(unsafe) public static var relieve: (() -> Void)? = nil
+
+  /// A program touched a page that there is no memory for: waits a little for the end of somebody.
+  public static func waitForMemory() {
+    relieve?()
+    // A signal that ends the wait is the end of this program, maybe, or comes again.
+    do throws(Errno) { try WaitQueue().sleep(deadline: host.monotonicNanoseconds &+ 1_000_000) } catch {}
   }
 
   /// Grants private memory of `bytes` to a process. Programs reserve more than they touch: a request counts in full

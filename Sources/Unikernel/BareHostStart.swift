@@ -21,6 +21,7 @@ public func bareMain() {
   isolate(bare, start.manifest.isolation ?? (bare.hasKeys && !bare.isEmulated ? .keys : .none))
   let stacks = Stacks()
   threadMemory = stacks
+  MemoryLimit.relieve = { OutOfMemory.end { bare.meter.privateFrames(of: $0) } }
   let standby = makeLibOSThread(stacks)
   startFirstProcess(start, stacks) { block in
     bare.adopt(block)

@@ -23,6 +23,29 @@ enum OutOfMemory {
     if let victim { end(victim, held) }
   }
 
+  /// The same where a process can be asked what it holds. Of processes about as big the youngest ends.
+  static func end(_ held: (UnsafeMutablePointer<thread_block>) -> Int) {
+    var victim: (process: Process, frames: Int)?
+    var others = 0
+    var initial: (process: Process, frames: Int)?
+    for process in ProcessTable.processes.values where !process.isZombie {
+      if process.isExiting { return }
+      guard let thread = process.threads.first(where: { $0.block.pointee.host_thread != 0 }) else { continue }
+      let count = held(thread.block)
+      if process.isInit {
+        initial = (process, count)
+        continue
+      }
+      others += count
+      let most = victim?.frames ?? 0
+      let isYounger = process.startTime >= victim?.process.startTime ?? 0
+      if count > most + most / 8 || isYounger && count + count / 8 >= most { victim = (process, count) }
+    }
+    // The whole unikernel ends with pid 1: not for what many others hold together.
+    if let first = initial, first.frames > others + others / 8 { victim = first }
+    if let victim { end(victim.process, victim.frames) }
+  }
+
   private static func end(_ process: Process, _ held: Int) {
     var line = TraceLine()
     line.text("swiftlet: out of memory: killed process ")

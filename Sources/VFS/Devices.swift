@@ -55,9 +55,7 @@ public enum DeviceTable {
 
 /// A static text as bytes.
 public func bytes(_ text: StaticString) -> [UInt8] {
-  var result: [UInt8] = []
-  for i in 0..<text.utf8CodeUnitCount { result.append(text.utf8Start[i]) }
-  return result
+  Array(UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
 }
 
 /// A number in decimal digits.

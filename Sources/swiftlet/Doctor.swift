@@ -1,4 +1,5 @@
 import ArgumentParser
+import CHostCommand
 import Glibc
 import ImageBuilder
 
@@ -15,7 +16,7 @@ struct Doctor: ParsableCommand {
       "seccomp", access("/proc/sys/kernel/seccomp/actions_avail", R_OK) == 0,
       "images seal themselves against the host", "the kernel needs CONFIG_SECCOMP_FILTER")
     report(
-      "KVM", canOpen("/dev/kvm"), "images can run as virtual machines at full speed",
+      "KVM", kvm_usable() != 0, "images can run as virtual machines at full speed",
       "load kvm_intel or kvm_amd and join the group kvm; images as processes do not need it")
     report(
       "user namespaces", userNamespaces(), "unprivileged users can set up networks",

@@ -28,7 +28,7 @@ struct VirtualMachine {
     let network = networkArguments(&record)
     let recordFile = try makeLaunchRecord(record)
     var arguments = ["qemu-system-x86_64", "-M", machineArgument, "-cpu", "max", "-accel", accelerator]
-    arguments += ["-m", "\((memory + (1 << 20) - 1) >> 20)", "-smp", "\(processors)"]
+    arguments += ["-m", "\(try machineMegabytes(image))", "-smp", "\(processors)"]
     arguments += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     arguments += ["-kernel", "/proc/self/fd/\(image)", "-initrd", "/proc/self/fd/\(recordFile)"]
     // What the exokernel itself says goes to standard error; the status of a panic comes by the exit port.
@@ -43,6 +43,14 @@ struct VirtualMachine {
     let process = try start(program, arguments)
     close(ends[1])
     Relay(channel: ends[0], signals: signals, process: process).run()
+  }
+
+  /// What the machine has: the image, its programs' memory, and what the exokernel needs to keep account of both.
+  private func machineMegabytes(_ image: Int32) throws(BuildError) -> UInt64 {
+    var status = stat()
+    guard fstat(image, &status) == 0 else { throw BuildError("cannot read the image") }
+    let bytes = memory + UInt64(status.st_size)
+    return (bytes + bytes / 256 + 2 << 20) >> 20
   }
 
   private var isMicroVM: Bool { machine == "microvm" }

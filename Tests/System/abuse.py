@@ -4,9 +4,11 @@ import re
 import subprocess
 import time
 
+import hosts
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
-SWIFTLET = os.path.join(ROOT, "bin", "swiftlet")
+SWIFTLET = hosts.SWIFTLET
 LIBOS = os.path.join(ROOT, "bin", "unikernel.elf")
 
 # What `limits` is asked for, -m, and what it must print.
@@ -68,19 +70,21 @@ def tests(suite, work):
             ["gcc", "-O1", "-w", "-pthread", "-o", programs[name], os.path.join(HERE, "abuse", name + ".c")], check=True)
     before = processes()
     for what, memory, expected in LIMITS:
-        done = run([SWIFTLET, "run", "-m", memory, programs["limits"], what], seconds=90)
+        done = run([*hosts.command(), "-m", memory, programs["limits"], what], seconds=90)
         ok = done[0] == 0 and re.fullmatch(expected, done[1].decode()) is not None
         check(f"abuse: {what}", ok, str(done))
-    copies = run([SWIFTLET, "run", "-m", "128M", programs["limits"], "copies", "70"], seconds=60)
+    copies = run([*hosts.command(), "-m", "128M", programs["limits"], "copies", "70"], seconds=60)
     check("abuse: copies after fork count against -m, shared pages once",
           copies[1] == b"shared 4\ncopied -9\n" and b"out of memory" in copies[2], str(copies))
-    mapping = run([SWIFTLET, "run", programs["mapping"]], seconds=60)
+    mapping = run([*hosts.command(), programs["mapping"]], seconds=60)
     check("abuse: the mmap family follows its man pages", mapping[:2] == (0, b"done\n"), str(mapping))
     for seed in os.environ.get("FUZZ_SEEDS", "1 2").split():
-        done = run([SWIFTLET, "run", "-m", "64M", programs["fuzz"], seed], seconds=300)
+        done = run([*hosts.command(), "-m", "64M", programs["fuzz"], seed], seconds=300)
         check(f"abuse: wild calls, seed {seed}", done[0] == 0 and done[1].endswith(b"alive\n"), str(done)[-2000:])
     too_small(suite, work, programs["limits"])
-    given_back(programs["giver"], check)
+    if not hosts.is_bare():
+        # A virtual machine without a balloon keeps what it had.
+        given_back(programs["giver"], check)
     attacks(work, programs["attack"], run, check)
     panics(work, run, check)
     time.sleep(0.5)
@@ -94,17 +98,17 @@ def too_small(suite, work, program):
     with open(big, "wb") as file:
         file.write(bytes(30 << 20))
     subprocess.run([SWIFTLET, "build", "-o", image, program, "--add", f"{big}:/big"], check=True)
-    done = suite.run([SWIFTLET, "run", "-m", "4M", image])
+    done = suite.run([*hosts.command(), "-m", "4M", image])
     line = re.fullmatch(rb"swiftlet: .* the least is (\d+)m\n", done[2])
     suite.check("abuse: -m too small is one line that says the least", done[0] == 125 and line is not None, str(done))
     if line:
-        enough = suite.run([SWIFTLET, "run", "-m", line[1].decode() + "M", image, "recursion"])
+        enough = suite.run([*hosts.command(), "-m", line[1].decode() + "M", image, "recursion"])
         suite.check("abuse: the least that was said is enough", enough[:2] == (0, b"SIGSEGV\n"), str(enough))
 
 
 def given_back(program, check):
     """What munmap, MADV_DONTNEED, exit and unlink give back is given back to Linux."""
-    unikernel = subprocess.Popen([SWIFTLET, "run", "-i", "-m", "512M", program], stdin=subprocess.PIPE,
+    unikernel = subprocess.Popen([*hosts.command(), "-i", "-m", "512M", program], stdin=subprocess.PIPE,
                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     figures = {}
     try:
@@ -130,15 +134,16 @@ def attacks(work, program, run, check):
     with open(secret, "w") as file:
         file.write("secret of the host\n")
     for way in ("int80", "x32", "raw"):
-        done = run([SWIFTLET, "run", program, way, secret])
+        done = run([*hosts.command(), program, way, secret])
         check(f"attack: {way} reaches no host file", b"REACHED" not in done[1] and done[0] is not None, str(done))
         check(f"attack: {way} is answered", b"refused" in done[1], str(done))
     symbols = subprocess.run(["nm", LIBOS], stdout=subprocess.PIPE, check=True).stdout.decode()
     address = next(line.split()[0] for line in symbols.splitlines() if line.endswith(" host_syscall"))
     for name, number in (("open", 2), ("openat", 257), ("socket", 41), ("execve", 59), ("ptrace", 101), ("mmap", 9)):
-        done = run([SWIFTLET, "run", program, "host", secret, address, str(number)])
-        check(f"attack: the host's own call instruction does no {name}",
-              b"REACHED" not in done[1] and done[0] == 70 and b"the seal refuses" in done[2], str(done))
+        done = run([*hosts.command(), program, "host", secret, address, str(number)])
+        # The bare host's exokernel takes it for the program's own call.
+        held = b"REACHED" not in done[1] and (hosts.is_bare() or done[0] == 70 and b"the seal refuses" in done[2])
+        check(f"attack: the host's own call instruction does no {name}", held, str(done))
     image = os.path.join(work, "policy.img")
     subprocess.run([SWIFTLET, "build", "-o", image, program], check=True)
     policy = run([SWIFTLET, "inspect", "--policy", image])
@@ -166,11 +171,11 @@ def panics(work, run, check):
           done[0] == 70 and "check failed in the libOS" in text and ("libos_system_call" in text or "libos_trap" in text)
           and re.search(r"#\d+ 0x[0-9a-f]+ \S+", text) and "process 1, thread 1 (panic)" in text
           and "latest first: 999, 1 = 1, 1 = 1" in text, text)
-    trace = run([SWIFTLET, "run", "--trace=syscalls", program])[2].decode(errors="replace")
+    trace = run([*hosts.command(), "--trace=syscalls", program])[2].decode(errors="replace")
     check("trace: a line a call as strace has it", "write(1, 0x" in trace and ", 1) = 1\n" in trace
           and re.search(r'openat\(AT_FDCWD, "[^"]+", 0x[0-9a-f]+, 0\d+\) = \d', trace)
           and "exit_group(0) = ?" in trace and "-1 ENOENT (No such file or directory)" in trace
           and "-1 ENOSYS (Function not implemented)" in trace, trace[-3000:])
-    missing = run([SWIFTLET, "run", "--trace=missing", program])[2].decode(errors="replace")
+    missing = run([*hosts.command(), "--trace=missing", program])[2].decode(errors="replace")
     check("trace: who called what is missing",
           "swiftlet: panic (1) called an unknown system call (999), which is missing\n" in missing, missing)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 
+import hosts
 import network
 
 # Waits for an address of IPv6, says it, and answers every request with the address of its sender.
@@ -62,7 +63,7 @@ option lease 600
 
 def addresses(log, pattern, seconds=20):
     """The first address in a server's log that matches, None if none appears."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + hosts.seconds(seconds)
     while time.monotonic() < end:
         with open(log) as file:
             found = re.findall(r"^address (" + pattern + ")$", file.read(), re.M)
@@ -74,7 +75,7 @@ def addresses(log, pattern, seconds=20):
 
 def loopback(suite, work):
     def inside(program, *arguments, **options):
-        return suite.run([network.SWIFTLET, "run", "-m", "256M", program, *arguments], **options)
+        return suite.run([*hosts.command(), "-m", "256M", program, *arguments], **options)
 
     done = inside(shutil.which("ip"), "-br", "addr")
     words = b" ".join(done[1].split())
@@ -85,11 +86,11 @@ def loopback(suite, work):
         suite.check(f"ping {target} inside", done[0] == 0 and b"3 received" in done[1], str(done))
     redis = shutil.which("redis-server")
     if redis:
-        child = subprocess.Popen([network.SWIFTLET, "run", "-m", "256M", redis], stdout=subprocess.PIPE,
+        child = subprocess.Popen([*hosts.command(), "-m", "256M", redis], stdout=subprocess.PIPE,
                                  stderr=subprocess.STDOUT)
-        time.sleep(4)
+        time.sleep(hosts.seconds(4))
         child.send_signal(signal.SIGTERM)
-        text = child.communicate(timeout=20)[0]
+        text = child.communicate(timeout=hosts.seconds(20))[0]
         suite.check("redis-server listens on :: too", b"Ready to accept" in text and b"errno" not in text, str(text))
 
 
@@ -134,10 +135,7 @@ for size in (0, 1, 1452, 1453, 9000, 60000):
 
 def transfers(suite, place, work):
     """Large transfers both ways, with segmentation left to the tap."""
-    site = os.path.join(work, "ipv6-site")
-    os.makedirs(site, exist_ok=True)
-    with open(f"{site}/50M", "wb") as file:
-        file.write(os.urandom(50 << 20))
+    site = suite.make_site(work)
     path = f"{work}/ipv6-nginx.conf"
     with open(path, "w") as file:
         file.write(f"user root; daemon off; worker_processes 1; error_log {work}/ipv6-error.log; pid {work}/ipv6.pid;\n"
@@ -146,9 +144,9 @@ def transfers(suite, place, work):
     # The tap has a carrier, and Linux's link-local address its end of the check, while a unikernel runs.
     image = suite.build(work, "ipv6-curl", shutil.which("curl"))
     done = place.run(place.swiftlet("-m", "512M", image, "-s", "-g", "--retry", "9", "--retry-all-errors",
-                                    "http://[fd00:53::1]:8080/50M"), seconds=120)
-    with open(f"{site}/50M", "rb") as file:
-        suite.check("IPv6: the unikernel's curl fetches 50 MB byte-exact", done[:2] == (0, file.read()),
+                                    "http://[fd00:53::1]:8080/big"), seconds=120)
+    with open(f"{site}/big", "rb") as file:
+        suite.check("IPv6: the unikernel's curl fetches a big file byte-exact", done[:2] == (0, file.read()),
                     f"{done[0]} {len(done[1])} {done[2]}")
 
 
@@ -187,7 +185,7 @@ def through_passt(suite, work, program):
     probe.close()
     log = f"{work}/ipv6-passt.log"
     with open(log, "wb") as output:
-        server = subprocess.Popen([network.SWIFTLET, "run", "-p", f"{port}:80", program], stdout=output, stderr=output)
+        server = subprocess.Popen([*hosts.command(), "-p", f"{port}:80", program], stdout=output, stderr=output)
     try:
         ours = addresses(log, "(?!fe80).*")
         suite.check("IPv6: passt's advertisement becomes an address", ours is not None, open(log).read())
@@ -196,7 +194,7 @@ def through_passt(suite, work, program):
             suite.check(f"IPv6: curl from the host to {url.rsplit(':', 1)[0]}", done[0] == 0, str(done))
     finally:
         server.send_signal(signal.SIGTERM)
-        server.wait(10)
+        server.wait(hosts.seconds(10))
 
 
 def tests(suite, work):

@@ -4,6 +4,8 @@ import re
 import shutil
 import subprocess
 
+import hosts
+
 # Must print and answer exactly what they do on Linux.
 EQUAL = [
     ("process substitution", "cat <(echo a) <(echo b)"),
@@ -84,11 +86,11 @@ def tests(suite, work):
     for name, script in EQUAL:
         suite.same("procfs: " + name, image, ["-c", script], ["bash", "-c", script])
     for name, script, shape in SHAPES:
-        ours = suite.run([suite.SWIFTLET, "run", image, "-c", script])
+        ours = suite.run([*hosts.command(), image, "-c", script])
         suite.check("procfs: " + name, ours[0] == 0 and re.search(shape, ours[1]) is not None, str(ours))
     library = subprocess.run(
         ["/usr/bin/python3", "-c", "import os; print(os.path.dirname(os.__file__))"], stdout=subprocess.PIPE, check=True
     ).stdout.decode().strip()
     image = suite.build(work, "python", "/usr/bin/python3", "--add", library)
-    ours = suite.run([suite.SWIFTLET, "run", "-m", "512M", image, "-c", PYTHON], seconds=60)
+    ours = suite.run([*hosts.command(), "-m", "512M", image, "-c", PYTHON], seconds=60)
     suite.check("procfs: python3", ours[:2] == (0, b"good\n"), str(ours))

@@ -3,6 +3,8 @@ script prints must be what it prints on Linux, written here line by line."""
 import os
 import subprocess
 
+import hosts
+
 PACKAGES = """bash coreutils findutils grep sed gawk tar gzip diffutils util-linux procps gcc make libc6-dev
 openssh-server openssh-client nginx-light openssl curl postgresql-15 postgresql-client-15 redis-server redis-tools
 memcached sqlite3 apache2-bin python3 hostname""".split()
@@ -200,9 +202,9 @@ CASES = [
 
 def tests(runner, work):
     root = os.path.join(work, "debian")
-    subprocess.run([os.path.join(os.path.dirname(__file__), "debian-root"), root, *PACKAGES], check=True)
-    image = os.path.join(work, "debian.img")
-    subprocess.run([runner.SWIFTLET, "build", "-o", image, "--root", root, "--", "/bin/bash"], check=True)
+    if not os.path.exists(root):
+        subprocess.run([os.path.join(os.path.dirname(__file__), "debian-root"), root, *PACKAGES], check=True)
+    image = runner.build(work, "debian", "--root", root, "--", "/bin/bash")
     for name, script, expected in CASES:
-        status, output, errors = runner.run([runner.SWIFTLET, "run", "-m", "2G", image, "-c", PATH + script], seconds=120)
+        status, output, errors = runner.run([*hosts.command(), "-m", "2G", image, "-c", PATH + script], seconds=120)
         runner.check(name, (status, output) == (0, expected.encode()), f"status {status}\n{output.decode()}\n{errors.decode()}")

@@ -28,6 +28,9 @@ static inline int bare_has_random(void) {
 static inline void bare_write_fs_base(uint64_t value) { __asm__ volatile("wrfsbase %0" ::"r"(value)); }
 static inline uint32_t bare_load(uint64_t address) { return *(volatile uint32_t *)address; }
 static inline void bare_store(uint64_t address, uint32_t value) { *(volatile uint32_t *)address = value; }
+static inline uint64_t bare_free_frames(const struct exokernel_information *_Nonnull information) {
+  return *(const volatile uint64_t *)&information->free_frames;
+}
 static inline void bare_fence(void) { __asm__ volatile("mfence" ::: "memory"); }
 static inline uint16_t bare_load16(uint64_t address) { return *(volatile uint16_t *)address; }
 static inline uint8_t bare_load8(uint64_t address) { return *(volatile uint8_t *)address; }

@@ -28,6 +28,8 @@ struct exokernel_thread {
   uint32_t keys;                  // PKRU, where keys isolate
   uint32_t is_program;            // runs the program, not the libOS (known where programs do not see the libOS)
   uint64_t used, run_start;       // nanoseconds of processor time; when it was given the processor
+  uint64_t key;                   // its place among others of its rank (see RunQueue)
+  uint32_t rank, weight, is_round_robin;
 };
 static inline struct exokernel_thread **exokernel_next(struct exokernel_thread *thread) { return &thread->next; }
 enum { THREAD_FREE, THREAD_READY, THREAD_RUNNING, THREAD_PARKED };
@@ -39,8 +41,12 @@ struct exokernel_processor {
   uint64_t scratch;                  // 24
   uint64_t space;                    // whose tables are in CR3: all of them, or
   uint64_t table;                    // those that a program sees
-  struct exokernel_thread *queue_first, *queue_last;
+  struct exokernel_thread *_Nullable *queue;  // a heap of those that are ready
+  uint64_t floor;                    // where the clocks of its threads stand (see RunQueue)
   uint64_t slice_end, armed_deadline;
+  uint64_t call_at;                  // when an idle processor is called to fetch a thread from here
+  uint64_t dying;                    // the space of a thread that ended here; a reference to be given up
+  uint32_t queue_count;
   uint64_t task_segment;             // address of the TSS
   uint32_t apic_identifier, index;
   uint32_t is_idle, flush_wanted;
@@ -155,6 +161,20 @@ static inline void cpu_clear_page(void *page) {
 static inline void cpu_copy_page(void *to, const void *from) {
   uint64_t count = 512;
   __asm__ volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(count)::"memory");
+}
+// The first entry of a page table from `at` on that is not zero; 512 without. Most are: eight are looked at at once.
+static inline long exokernel_next_entry(const uint64_t *_Nonnull entries, long at) {
+  while (at < 512) {
+    const uint64_t *some = entries + at;
+    if ((at & 7) == 0 && !(some[0] | some[1] | some[2] | some[3] | some[4] | some[5] | some[6] | some[7])) {
+      at += 8;
+    } else if (*some) {
+      return at;
+    } else {
+      at++;
+    }
+  }
+  return 512;
 }
 static inline void cpu_halt(void) { __asm__ volatile("cli; hlt"); }
 static inline uint32_t device_load(uint64_t address) { return *(volatile uint32_t *)address; }

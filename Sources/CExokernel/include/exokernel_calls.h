@@ -36,7 +36,9 @@ enum {
   EXOKERNEL_ISOLATE = 20,        // EXOKERNEL_PAGING: from now on programs do not see the libOS, and leave it by LEAVE;
                                  // EXOKERNEL_KEYS: they cannot touch it while PKRU closes its key
   EXOKERNEL_TIME = 21,           // a thread's number, 1 for all of its address space: nanoseconds of processor time
-  EXOKERNEL_MEMORY = 22,         // nothing: frames that programs may still have
+  EXOKERNEL_MEMORY = 22,         // a thread's number: the frames of its address space's private pages, of shared ones its share
+  EXOKERNEL_SCHEDULE = 24,       // a thread's number, policy as sched(7) numbers it, priority (1 to 100 for real-time
+                                 // policies, else 0), nice value + 20
 };
 
 // What a mapped range shows (bits 8 and up of MAP's third argument).
@@ -61,6 +63,7 @@ struct exokernel_information {
   uint64_t archive_bytes, record_bytes;
   uint64_t archive_file_offset;   // where the archive starts in the image file
   uint64_t processors;
+  uint64_t free_frames;           // that programs may still have; changes all the time
   // nanoseconds = (tsc - time_stamp_base) * multiplier >> 32
   uint64_t time_stamp_base, multiplier;
   uint64_t realtime_base;         // nanoseconds since 1970 when monotonic time was 0

@@ -25,6 +25,7 @@ enum {
   TRAP_BUS = 6,
   TRAP_KICK = 7,
   TRAP_RETURN = 8,       // every register was replaced (sigreturn, a new thread): restore all of them
+  TRAP_MEMORY = 9,       // there is no memory for a page that the program may touch
 };
 
 // What GS points at while a thread runs. Lives in the arena, at the top of the thread's libOS stack.

@@ -47,7 +47,8 @@ public final class NetworkStack {
   /// Connections that programs have closed and that still say goodbye; above the limit they are reset.
   var orphanCount = 0
   static let orphanLimit = 1024
-  var challengeWindow: UInt64 = 0
+  /// When the present count of challenges ends.
+  var challengesEnd: UInt64 = 0
   var challengeCount = 0
 
   /// TCP options offered to peers (the sysctls tcp_sack, tcp_timestamps and tcp_window_scaling).
@@ -200,8 +201,8 @@ public final class NetworkStack {
 
   /// RFC 5961 section 10: a bounded number of challenge ACKs a second, the count not guessable from outside.
   func mayChallenge(_ now: UInt64) -> Bool {
-    if now &- challengeWindow >= Nanoseconds.second {
-      challengeWindow = now
+    if now >= challengesEnd {
+      challengesEnd = now &+ Nanoseconds.second
       challengeCount = 500 + random.below(500)
     }
     guard challengeCount > 0 else { return false }
