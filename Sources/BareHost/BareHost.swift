@@ -192,7 +192,13 @@ public final class BareHost: HostInterface {
   }
 
   public func writeConsole(_ stream: Int, _ bytes: UnsafeRawBufferPointer) throws(Errno) -> Int {
-    if let channel { return try ExokernelCall.check(channel.send(UInt8(stream), bytes)) }
+    if let channel {
+      let hadInput = channel.isReadable
+      let count = channel.write(stream, bytes)
+      // See `standBy`: the poller may have missed what was read here.
+      if !hadInput, channel.isReadable { wakePoller() }
+      return try ExokernelCall.check(count)
+    }
     return try ExokernelCall.check(
       ExokernelCall.raw(EXOKERNEL_WRITE_CONSOLE, stream, Int(bitPattern: bytes.baseAddress), bytes.count))
   }

@@ -7,7 +7,7 @@ import Tasks
 ///
 /// A message is a type in one byte, a length in three (little-endian), and so many bytes. From here: standard output
 /// and error, the exit status (one byte), and the wish for input. To here: input (as much as one wish allows), its
-/// end, and signals (one byte). Kernel lock held for every call, except where it is the end.
+/// end, signals (one byte), and how much output was taken (four bytes). Kernel lock held for every call, except where it is the end.
 final class ControlChannel {
   enum Message {
     static let output: UInt8 = 1  // and 2: standard error
@@ -16,8 +16,11 @@ final class ControlChannel {
     static let input: UInt8 = 16
     static let inputEnd: UInt8 = 17
     static let signal: UInt8 = 18
+    static let outputTaken: UInt8 = 21
   }
   private static let header = 4
+  /// So much output may be under way: QEMU drops what the socket behind its console does not take at once.
+  private static let window = 65536
 
   private let queues: QueuePair
   private var receive: Virtqueue { queues.receive }
@@ -27,6 +30,7 @@ final class ControlChannel {
   private var inputStart = 0
   private var inputHasEnded = false
   private var hasAsked = false
+  private var outputUnderWay = 0
   /// Signals that wait to be delivered, a bit each.
   private(set) var signals: UInt64 = 0
   /// Said apart from `input`, which is not looked at without the kernel lock.
@@ -84,6 +88,10 @@ final class ControlChannel {
       hasInput = inputStart < input.count
       hasAsked = false
     case Message.inputEnd: inputHasEnded = true
+    case Message.outputTaken:
+      var count = 0
+      for byte in body.reversed() { count = count << 8 | Int(byte) }
+      outputUnderWay = max(0, outputUnderWay - count)
     case Message.signal:
       if let number = body.first, number < 64 { signals |= 1 << UInt64(number) }
     default: break
@@ -111,6 +119,15 @@ final class ControlChannel {
       hasAsked = true
     }
     throw .again
+  }
+
+  /// Sends output of a stream; the bytes taken, or -11 when the channel is full.
+  func write(_ stream: Int, _ bytes: UnsafeRawBufferPointer) -> Int {
+    if outputUnderWay >= ControlChannel.window { pump() }
+    guard outputUnderWay < ControlChannel.window else { return -11 }
+    let count = send(UInt8(stream), bytes)
+    outputUnderWay += max(0, count)
+    return count
   }
 
   /// Sends one message of at most a page; the bytes taken, or -11 when the channel is full.

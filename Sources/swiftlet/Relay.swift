@@ -14,6 +14,9 @@ final class Relay {
   private var wantsInput = false
   private var inputHasEnded = false
   private var channelIsOpen = true
+  /// Output that was written and not told of yet; the machine waits before too much is under way.
+  private var taken = 0
+  private static let portion = 16384
   private var status: UInt8?
   private var machineStatus: Int32?
 
@@ -105,12 +108,19 @@ final class Relay {
 
   private func take(_ type: UInt8, _ body: ArraySlice<UInt8>) {
     switch type {
-    case 1: writeAll(STDOUT_FILENO, body)
-    case 2: writeAll(STDERR_FILENO, body)
+    case 1, 2:
+      writeAll(type == 1 ? STDOUT_FILENO : STDERR_FILENO, body)
+      taken += body.count
+      if taken >= Relay.portion { tellTaken() }
     case 3: status = body.first
     case 4: wantsInput = true
     default: break
     }
+  }
+
+  private func tellTaken() {
+    send(21, (0..<4).map { UInt8(truncatingIfNeeded: taken >> (8 * $0)) })
+    taken = 0
   }
 
   private func writeAll(_ descriptor: Int32, _ body: ArraySlice<UInt8>) {

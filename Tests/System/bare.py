@@ -83,6 +83,11 @@ def shells(work, tools):
     tools.check("bare, bash: standard input to its end", ours[:2] == (0, b"got line\n100000\n"), str(ours))
     ours = bare(tools, image, "-c", "echo out; echo err >&2; exit 200")
     tools.check("bare: outputs apart, status above 127", ours == (200, b"out\n", b"err\n"), str(ours))
+    slow = subprocess.Popen(
+        [tools.swiftlet, "run", "--host=bare", image, "-c", "head -c 8000000 /dev/zero"], stdout=subprocess.PIPE)
+    time.sleep(2)
+    count = len(slow.communicate()[0])
+    tools.check("bare: output waits for a reader that is slow", (slow.returncode, count) == (0, 8000000), str(count))
     machine = subprocess.Popen(
         [tools.swiftlet, "run", "--host=bare", image, "-c", "trap 'exit 9' TERM; echo ready; while :; do sleep 0.1; done"],
         stdout=subprocess.PIPE)
