@@ -20,10 +20,12 @@
 #define F_RSP 144
 #define F_SS 152
 #define F_KIND 160
-// The frame lies right below the block (ThreadStack.swift): a field of it, by GS.
-#define FRAME_BELOW_BLOCK 192
+// The frame lies above the block (ThreadStack.swift): a field of it, by GS.
+#define FRAME_ABOVE_BLOCK 49088
+#define BLOCK_INSIDE 84
 // PKRU: the libOS may touch everything, a program nothing but key 0 (Linux's own initial value).
 #define KEYS_OPEN 0
+#define PKRU_STATE 0x200    // PKRU in XCR0 and in masks of XSAVE
 #define KEYS_CLOSED 0x55555554
 // System calls whose answer lies in the thread's block.
 #define CALL_GETPID 39
@@ -148,7 +150,8 @@ gate_entry_keys:
 gate_keys_opened:
   test %eax, %eax           // KEYS_OPEN
   jnz gate_refuse
-  mov %rsp, %gs:F_RSP - FRAME_BELOW_BLOCK
+  movl $1, %gs:BLOCK_INSIDE
+  mov %rsp, %gs:F_RSP + FRAME_ABOVE_BLOCK
   mov %gs:BLOCK_FRAME, %rsp
 .globl gate_keys_switched
 gate_keys_switched:
@@ -183,6 +186,7 @@ gate_keys_answer:
   mov F_RSP(%rsp), %rcx
   mov %rcx, SLOT_RSP(%rdx)
   mov %rdx, %rsp
+  movl $0, %gs:BLOCK_INSIDE
   xor %ecx, %ecx
   xor %edx, %edx
   mov $KEYS_CLOSED, %eax
@@ -297,20 +301,24 @@ user_exchange_fault:
 // ---- vector state ------------------------------------------------------------------------------------------------
 .globl machine_save_vector_state
 machine_save_vector_state:
-  mov $-1, %eax
+  mov $~PKRU_STATE, %eax
   mov $-1, %edx
   xsave64 (%rdi)
   ret
+// Who jumps to the XRSTOR with PKRU in the mask gets no further than the check.
 .globl machine_restore_vector_state
 machine_restore_vector_state:
-  mov $-1, %eax
+  mov $~PKRU_STATE, %eax
   mov $-1, %edx
   xrstor64 (%rdi)
+  test $PKRU_STATE, %eax
+  jnz gate_refuse
   ret
 .globl machine_vector_state_features
 machine_vector_state_features:
   xor %ecx, %ecx
   xgetbv
+  and $~PKRU_STATE, %eax
   shl $32, %rdx
   or %rdx, %rax
   ret
@@ -450,6 +458,7 @@ ceil:
   ret
 
 .section .text.gate, "ax"
+.globl gate_leave
 .globl set_gate_leave
 set_gate_leave:
   mov %rdi, gate_leave(%rip)

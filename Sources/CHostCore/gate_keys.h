@@ -26,6 +26,7 @@ gate_exit_keys:
   mov %rcx, SLOT_RCX(%r11)
   RESTORE_COMMON
   mov %r11, %rsp
+  movl $0, %gs:BLOCK_INSIDE
   xor %ecx, %ecx
   xor %edx, %edx
   mov $KEYS_CLOSED, %eax
@@ -49,6 +50,7 @@ gate_exit_keys:
   mov %r11, %rcx
   mov F_R11(%rsp), %r11
   mov %rcx, %rsp
+  movl $0, %gs:BLOCK_INSIDE
   xor %ecx, %ecx
   xor %edx, %edx
   mov $KEYS_CLOSED, %eax
@@ -60,7 +62,14 @@ gate_exit_keys:
   pop %rcx
   iretq
 
-// The end of a program that tried one of the above.
+// The end of a program that tried one of the above. Its rights first: with a key closed that the host needs to tell of
+// the trap, Linux would end the whole host process.
 .globl gate_refuse
 gate_refuse:
+  xor %ecx, %ecx
+  xor %edx, %edx
+  mov $KEYS_CLOSED, %eax
+  wrpkru
+  cmp $KEYS_CLOSED, %eax
+  jne gate_refuse
   ud2

@@ -37,6 +37,17 @@ public final class ThreadStacks {
     block.pointee.host_thread = old.pointee.host_thread
     old.pointee.host_thread = 0
     host.adopt(block)
-    switch_stack(block.pointee.frame, function)
+    continuation = function
+    switch_stack(block.pointee.frame, continueAdopted)
   }
+}
+
+/// What `ThreadStacks.continue` goes on with. Kernel lock held.
+nonisolated(unsafe) private var continuation: (@convention(c) () -> Void)?
+
+/// First on the new stack.
+private func continueAdopted() {
+  let function = continuation
+  host.adopted()
+  function?()
 }

@@ -59,7 +59,8 @@ public final class LinuxHost: HostInterface {
     }
     _ = try LinuxCall.check(
       LinuxCall.raw(
-        LinuxCall.mmap, Int(bitPattern: address), Int(bitPattern: length), Int(protection.rawValue), flags,
+        LinuxCall.mmap, Int(bitPattern: address), Int(bitPattern: length), Int(protection.rawValue & 7),
+        flags,
         descriptor, Int(bitPattern: offset)))
   }
 
@@ -71,7 +72,8 @@ public final class LinuxHost: HostInterface {
   public func protect(address: UInt, length: UInt, protection: Protection) throws(Errno) {
     _ = try LinuxCall.check(
       LinuxCall.raw(
-        LinuxCall.mprotect, Int(bitPattern: address), Int(bitPattern: length), Int(protection.rawValue)))
+        LinuxHost.hasKeys ? LinuxCall.pkeyMprotect : LinuxCall.mprotect, Int(bitPattern: address),
+        Int(bitPattern: length), Int(protection.rawValue & 7), protection.contains(.guarded) ? 1 : 0))
   }
 
   public func move(from: UInt, length: UInt, to: UInt, newLength: UInt) throws(Errno) {
@@ -143,9 +145,8 @@ public final class LinuxHost: HostInterface {
     if LinuxHost.supervisor != 0, LinuxCall.raw(LinuxCall.getppid) != LinuxHost.supervisor {
       LinuxHost.endEverything(status: 137)
     }
-    var stack: (UInt, Int, UInt) = (
-      UInt(bitPattern: block.pointee.signal_stack), 0, UInt(ThreadStack.signalBytes)
-    )
+    showSignalStack(block)
+    var stack = signalStack(block)
     _ = withUnsafePointer(to: &stack) { LinuxCall.raw(LinuxCall.sigaltstack, Int(bitPattern: $0), 0) }
     guardStack(block)
     block.pointee.host_thread = UInt64(LinuxCall.raw(LinuxCall.gettid))
@@ -155,8 +156,8 @@ public final class LinuxHost: HostInterface {
   }
 
   /// A stack that overflows faults in its guard page instead of writing over the signal stack.
-  private func guardStack(_ block: UnsafeMutablePointer<thread_block>) {
-    let place = Int(bitPattern: block.pointee.signal_stack) + ThreadStack.signalBytes
+  func guardStack(_ block: UnsafeMutablePointer<thread_block>) {
+    let place = Int(ThreadStack.base(block)) + ThreadStack.guardOffset
     _ = LinuxCall.raw(LinuxCall.mprotect, place, 4096, 0)
   }
 
@@ -194,6 +195,7 @@ public final class LinuxHost: HostInterface {
   }
 
   public func adopt(_ block: UnsafeMutablePointer<thread_block>) {
+    if LinuxHost.hasKeys { return adoptWithKeys(block) }
     _ = LinuxCall.raw(LinuxCall.archPrctl, 0x1001, Int(bitPattern: block))
   }
 

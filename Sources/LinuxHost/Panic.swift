@@ -27,11 +27,11 @@ public enum Panic {
   ) -> Never {
     begin()
     let address = information.pointee.address
-    let stack = machine_current_block().map { UInt64(UInt(bitPattern: $0.pointee.signal_stack)) } ?? 0
+    let stack = machine_current_block().map { UInt64(ThreadStack.base($0)) } ?? 0
     switch signal {
     case 4, 5: say("a check failed in the libOS")
     case 31: say("a system call that the seal refuses, number ")
-    case 11 where address &- stack &- UInt64(ThreadStack.signalBytes) < 4096:
+    case 11 where address &- stack &- UInt64(ThreadStack.guardOffset) < 4096:
       say("the libOS's stack overflowed")
     case 11, 7:
       say("a fault in the libOS, address ")

@@ -90,6 +90,14 @@ public enum Seal {
     ]
   }
 
+  /// Beyond these, where keys isolate.
+  private static func allowedWithKeys() -> [AllowedCall] {
+    [
+      AllowedCall(LinuxCall.pkeyMprotect, "pkey_mprotect: the programs' key, or the libOS's").only(3, 0, 1),
+      AllowedCall(LinuxCall.sigprocmask, "rt_sigprocmask: while the trap stack changes"),
+    ]
+  }
+
   /// The memory meter's own: it alone may open files, and has no program and no arena in its memory.
   private static func allowedForMeter() -> [AllowedCall] {
     [
@@ -111,7 +119,8 @@ public enum Seal {
     // SECCOMP_RET_TRAP, SECCOMP_RET_KILL_PROCESS
     let host = LinuxHost.shared!
     filter = filter(
-      allowed(arena: host.arenaDescriptor, image: host.imageDescriptor), otherwise: 0x0003_0000
+      allowed(arena: host.arenaDescriptor, image: host.imageDescriptor)
+        + (LinuxHost.hasKeys ? allowedWithKeys() : []), otherwise: 0x0003_0000
     ).copied()
     meterFilter = filter(allowedForMeter(), otherwise: 0x8000_0000).copied()
   }
@@ -119,6 +128,8 @@ public enum Seal {
   public static func printPolicy() {
     say("seccomp policy of host processes; allowed only from the libOS's own call site:\n")
     for call in allowed(arena: 3, image: 4) { printLine(call.text) }
+    say("with isolation mpk, each only with a secret of the libOS in a spare register, and also:\n")
+    for call in allowedWithKeys() { printLine(call.text) }
     say(
       "a call from anywhere else, and every other number or architecture (x32, 32 bits), traps to the libOS,\n"
     )
@@ -161,7 +172,7 @@ public enum Seal {
     filter.add(0x06, otherwise)
     filter.add(0x20, 4)  // architecture: AUDIT_ARCH_X86_64
     filter.addUnless(0x15, 0xc000_003e, refuse: otherwise)
-    for call in calls { filter.add(call) }
+    for call in calls { filter.add(call, refuse: otherwise) }
     filter.add(0x06, otherwise)
     return filter
   }
@@ -184,11 +195,13 @@ private struct Filter {
   }
 
   /// Allows the call, or goes on with the next.
-  mutating func add(_ call: AllowedCall) {
+  mutating func add(_ call: AllowedCall, refuse: UInt32) {
     let first = call.argument < 0 ? 0 : 1 + call.valueCount
     let other = call.otherArgument < 0 ? 0 : 2
+    let secret = secret_of_host_calls() == 0 ? 0 : 6
     add(0x20, 0)  // number
-    add(0x15, UInt32(call.number), 0, first + other + 1)
+    add(0x15, UInt32(call.number), 0, secret + first + other + 1)
+    if secret > 0 { addSecret(call.number, refuse: refuse) }
     if call.argument >= 0 {
       add(0x20, UInt32(16 + 8 * call.argument))
       for i in 0..<call.valueCount {
@@ -201,6 +214,17 @@ private struct Filter {
       add(0x15, call.otherValue, 0, 1)
     }
     add(0x06, Filter.allow)
+  }
+
+  /// What only the libOS can read, in the registers where `LinuxCall.raw` puts it: a program that jumps to a host call has
+  /// not got it.
+  private mutating func addSecret(_ number: Int, refuse: UInt32) {
+    let isMap = number == LinuxCall.mmap
+    let argument = number == LinuxCall.futex || isMap ? 4 : 5
+    add(0x20, UInt32(16 + 8 * argument) + (isMap ? 4 : 0))
+    addUnless(0x15, UInt32(truncatingIfNeeded: secret_of_host_calls()), refuse: refuse)
+    add(0x20, UInt32(isMap ? 16 + 8 * 3 + 4 : 16 + 8 * argument + 4))
+    addUnless(0x15, UInt32(secret_of_host_calls() >> 32), refuse: refuse)
   }
 
   /// The program in memory that nothing frees.

@@ -17,7 +17,8 @@ enum Signals {
   static func install() {
     // SA_SIGINFO | SA_ONSTACK | SA_RESTORER, everything blocked while the handler runs
     var action = host_sigaction(
-      handler: address_of_host_signal_entry(), flags: 0x0c00_0004, restorer: address_of_host_signal_return(),
+      handler: LinuxHost.hasKeys ? address_of_host_signal_entry_keys() : address_of_host_signal_entry(),
+      flags: 0x0c00_0004, restorer: address_of_host_signal_return(),
       mask: ~0)
     for i in 0..<7 {
       _ = withUnsafePointer(to: &action) {
@@ -53,7 +54,7 @@ public func hostSignal(
 }
 
 /// The libOS itself was interrupted: a kick, a fault on program memory, or a bug.
-private func trapInside(
+func trapInside(
   _ signal: Int32, _ rip: UInt64, _ information: UnsafePointer<host_siginfo>,
   _ context: UnsafeMutablePointer<host_ucontext>
 ) {
@@ -76,7 +77,7 @@ private func trapInside(
   Panic.trap(signal, context, information)
 }
 
-private func fill(
+func fill(
   _ frame: UnsafeMutablePointer<trap_frame>, from context: UnsafeMutablePointer<host_ucontext>, signal: Int32,
   information: UnsafePointer<host_siginfo>
 ) {

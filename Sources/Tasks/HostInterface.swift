@@ -57,6 +57,8 @@ public protocol HostInterface: AnyObject {
   func schedule(_ block: UnsafeMutablePointer<thread_block>, _ schedule: Schedule)
   /// Makes the calling thread of the host the thread of `block`, which no thread has now.
   func adopt(_ block: UnsafeMutablePointer<thread_block>)
+  /// The thread that was adopted runs on the stack of its block now.
+  func adopted()
 
   // Time and entropy.
   var monotonicNanoseconds: UInt64 { get }
@@ -103,6 +105,7 @@ public protocol HostInterface: AnyObject {
 }
 
 extension HostInterface {
+  public func adopted() {}
   public var virtualSharedObject: UInt { 0 }
   public var diskCount: Int { 0 }
   public func diskSize(_ disk: Int) -> UInt64 { 0 }

@@ -16,9 +16,9 @@ public func imageMain(_ stack: UnsafePointer<UInt>) {
     LinuxHost.end(status: 0)
   }
   let start = read(boot)
-  switch start.manifest.isolation ?? .none {
-  case .none: break
-  case .paging, .keys: LinuxHost.fail("this isolation needs a virtual machine: swiftlet run --host=bare")
+  let isolation = start.manifest.isolation ?? .none
+  if isolation == .paging {
+    LinuxHost.fail("isolation paging needs a virtual machine: swiftlet run --host=bare")
   }
   let memory = start.manifest.memory == 0 ? 512 << 20 : start.manifest.memory
   let linux = LinuxHost.establish(boot, memory: memory)
@@ -34,9 +34,9 @@ public func imageMain(_ stack: UnsafePointer<UInt>) {
   linux.takeConsole()
   Trace.panicNumber = boot.panicNumber
   Panic.describeThread = describeThread
+  isolate(linux, isolation)
   let stacks = Stacks()
   threadMemory = stacks
-  gateAddress = LinuxHost.gateAddress
   let supervisorBlock = makeLibOSThread(stacks)
   startFirstProcess(start, stacks) { block in
     Supervisor.fork(supervisorBlock, deliver: deliverFromOutside) { host, frames in
@@ -45,6 +45,16 @@ public func imageMain(_ stack: UnsafePointer<UInt>) {
     linux.begin(as: block)
     LinuxHost.installTraps()
   }
+}
+
+private func isolate(_ linux: LinuxHost, _ isolation: Isolation) {
+  SystemIdentity.isolation = isolation.text
+  gateAddress = LinuxHost.gateAddress
+  guard isolation == .keys else { return }
+  linux.isolateByKeys()
+  gateAddress = LinuxHost.keyedGateAddress
+  gateHasKeys = true
+  CodeGuard.forbidden = [.writeKeys, .writeGSBase, .restoreState]
 }
 
 /// The image's manifest and the launch record, checked.

@@ -140,8 +140,8 @@ struct Run: ParsableCommand {
     }
     if let isolation {
       options.isolation = try parseIsolation(isolation)
-      if host != "bare", options.isolation != Isolation.none {
-        throw BuildError("--isolation=\(isolation) needs --host=bare")
+      if host != "bare", options.isolation == .paging {
+        throw BuildError("--isolation=paging needs --host=bare")
       }
     }
     guard volumes.isEmpty || host != "bare" else {

@@ -7,6 +7,23 @@ long host_syscall(long number, long a, long b, long c, long d, long e, long f);
 long host_clone(long flags, void *stack, void *block);
 void host_exit_thread(uint32_t *word) __attribute__((noreturn));
 
+// Where keys isolate: the value that the seal wants in a register of every host call, and the arena's 64 KiB pieces that
+// are threads' memory, a byte each.
+extern uint64_t host_secret, host_threads, host_threads_base, host_threads_count;
+static inline uint64_t secret_of_host_calls(void) { return host_secret; }
+static inline void set_host_secret(uint64_t secret) { host_secret = secret; }
+static inline void set_host_threads(uint64_t map, uint64_t base, uint64_t count) {
+  host_threads = map;
+  host_threads_base = base;
+  host_threads_count = count;
+}
+long host_change_signal_stack(void *stack, void *old, void *place);
+extern char host_signal_entry_keys[], host_resume_keys[];
+ADDRESS_OF(host_signal_entry_keys)
+ADDRESS_OF(host_resume_keys)
+// Opens the keys of the calling thread, at start.
+void host_open_keys(void);
+
 extern char thread_entry[], host_calls_start[], host_calls_end[], host_signal_entry[], host_signal_return[];
 ADDRESS_OF(host_calls_start)
 ADDRESS_OF(host_calls_end)

@@ -28,7 +28,7 @@ enum {
   TRAP_MEMORY = 9,       // there is no memory for a page that the program may touch
 };
 
-// What GS points at while a thread runs. Lives in the arena, at the top of the thread's libOS stack.
+// What GS points at while a thread runs. Lives in the arena, in the thread's memory (HostCore's ThreadStack).
 struct thread_block {
   struct thread_block *self;    // 0
   uint64_t user_rsp;            // 8: scratch of the gate
@@ -42,7 +42,7 @@ struct thread_block {
   uint64_t host_thread;         // 64: host's thread id
   void *signal_stack;           // 72
   uint32_t occupied;            // 80: a host thread runs on this memory; cleared by its last instruction
-  uint32_t padding;
+  uint32_t inside;              // 84: with keys: the thread runs the libOS, or is on its way in or out
   uint64_t slot;                // 88: the thread's slot in program memory, where the gate needs one
   uint32_t process_number;      // 96: what getpid answers
   uint32_t thread_number;       // 100: what gettid answers
