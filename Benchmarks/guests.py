@@ -201,7 +201,7 @@ class Guests:
         """Nanoseconds until the first answer, MiB of the machine's memory in use then, requests a second."""
         start = time.monotonic()
         process = subprocess.Popen(["ip", "netns", "exec", space, *command], stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, start_new_session=True)
+                                   stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, process_group=0)
         try:
             answered = self.first_answer(space)
             if answered is None:
