@@ -38,7 +38,7 @@ demo: packages build
 test: packages build
 	@# One target and one suite at a time: tests of the libOS set its globals (host, current thread).
 	swift build --build-tests
-	for target in NetTests Ext4Tests ImageTests VFSTests ProcessesTests PseudoFileSystemsTests; do \
+	for target in VirtioTests NetTests Ext4Tests ImageTests VFSTests ProcessesTests PseudoFileSystemsTests; do \
 	  timeout 300 swift test --skip-build --no-parallel --filter "^$$target" || exit 1; done
 	@Tests/System/run
 

@@ -32,9 +32,12 @@ let package = Package(
   targets: [
     // The bare host: ring 0, linked on its own (Toolsets/exokernel.json), and the libOS's side of it.
     .target(name: "CExokernel"),
-    library("Exokernel", ["CExokernel"]),
+    library("BootParameters"),
+    library("Exokernel", ["BootParameters", "CExokernel"]),
     .target(name: "CBareHost"),
-    library("BareHost", ["ABI", "CMachine", "CBareHost", "HostCore", "Tasks"]),
+    library("ChaCha"),
+    library("Virtio", ["ABI", "CMachine", "Tasks"]),
+    library("BareHost", ["ABI", "ChaCha", "CMachine", "CBareHost", "HostCore", "Tasks", "Virtio"]),
 
     // The libOS, lowest first. Each imports only what stands above it in this list.
     .target(name: "CMachine"),
@@ -55,7 +58,7 @@ let package = Package(
     .target(name: "CHostCore"),
     library("HostCore", ["ABI", "CMachine", "CHostCore", "Tasks"]),
     .target(name: "CLinuxHost"),
-    library("LinuxHost", ["ABI", "CHostCore", "CMachine", "CLinuxHost", "HostCore", "Tasks"]),
+    library("LinuxHost", ["ABI", "CHostCore", "CMachine", "CLinuxHost", "HostCore", "Image", "Tasks"]),
     library(
       "Unikernel",
       [
@@ -74,6 +77,8 @@ let package = Package(
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], swiftSettings: strict),
 
+    .testTarget(
+      name: "VirtioTests", dependencies: ["ABI", "BootParameters", "ChaCha", "CMachine", "Tasks", "Virtio"]),
     .testTarget(name: "NetTests", dependencies: ["Net"]),
     .testTarget(name: "Ext4Tests", dependencies: ["Ext4", "ABI"]),
     .testTarget(name: "ImageTests", dependencies: ["Image", "ImageBuilder", "swiftlet"]),

@@ -6,6 +6,7 @@ import CHostCore
 public import CMachine
 import HostCore
 public import Tasks
+import Virtio
 
 /// The host interface above the exokernel: threads and address spaces are its, devices are driven here.
 public final class BareHost: HostInterface {
@@ -14,25 +15,17 @@ public final class BareHost: HostInterface {
   /// What programs hold.
   public let meter: BareMemoryMeter
   private var deliver: (Int32) -> Void = { _ in }
-  private var channel: ControlChannel?
-  private var link: VirtioNetwork?
+  var channel: ControlChannel?
+  var link: VirtioNetwork?
+  var disks: [VirtioDisk] = []
+  var balloon: VirtioBalloon?
+  var balloonWanted = 0
+  /// When the standby thread looks at the balloon next.
+  private var nextBalloonLook: UInt64 = 0
 
   init(information: UnsafePointer<exokernel_information>) {
     self.information = information
     meter = BareMemoryMeter(information)
-  }
-
-  /// Finds the devices; the frames that they use come from the arena.
-  func openDevices() {
-    if let found = find(3) { channel = ControlChannel(found) }
-    if let found = find(1) { link = VirtioNetwork(found) }
-    channel?.keepForEver()
-    link?.keepForEver()
-  }
-
-  private func find(_ type: UInt32) -> VirtioTransport? {
-    MMIOTransport.find(type, transports: Int(information.pointee.transports))
-      ?? PCITransport.find(type, information)
   }
 
   /// Takes the libOS out of the programs' sight for good; before the first of them runs.
@@ -92,11 +85,19 @@ public final class BareHost: HostInterface {
 
   // MARK: Threads
 
+  /// A stack that overflows faults in its guard page instead of writing over what lies below.
+  private func guardStack(_ block: UnsafeMutablePointer<thread_block>) {
+    let place = ThreadStack.base(block) + UInt(ThreadStack.guardOffset)
+    _ = ExokernelCall.raw(EXOKERNEL_GUARD, Int(place - frames.base))
+  }
+
   public func startThread(_ block: UnsafeMutablePointer<thread_block>) throws(Errno) {
+    guardStack(block)
     try ExokernelCall.check(ExokernelCall.raw(EXOKERNEL_START_THREAD, Int(bitPattern: block)))
   }
 
   public func startProcess(_ block: UnsafeMutablePointer<thread_block>) throws(Errno) {
+    guardStack(block)
     try ExokernelCall.check(ExokernelCall.raw(EXOKERNEL_START_PROCESS, Int(bitPattern: block)))
   }
 
@@ -133,6 +134,7 @@ public final class BareHost: HostInterface {
   }
 
   public func adopt(_ block: UnsafeMutablePointer<thread_block>) {
+    guardStack(block)
     _ = ExokernelCall.raw(EXOKERNEL_ADOPT, Int(bitPattern: block))
   }
 
@@ -193,6 +195,7 @@ public final class BareHost: HostInterface {
 
   public func writeConsole(_ stream: Int, _ bytes: UnsafeRawBufferPointer) throws(Errno) -> Int {
     if let channel {
+      if channel.isClosed(stream) { throw .brokenPipe }
       let hadInput = channel.isReadable
       let count = channel.write(stream, bytes)
       // See `standBy`: the poller may have missed what was read here.
@@ -209,6 +212,8 @@ public final class BareHost: HostInterface {
     link?.write(header: header, bytes) ?? -11
   }
 
+  public var completesFrames: Bool { link?.completesFrames ?? false }
+
   // MARK: End
 
   public func exit(status: Int32) -> Never {
@@ -218,10 +223,30 @@ public final class BareHost: HostInterface {
   }
 
   public func fail(_ text: StaticString, status: Int32) -> Never {
+    if status == 70 { panic(text) }
     say("swiftlet: ")
     say(text)
     say("\n")
     exit(status: status)
+  }
+
+  /// The exokernel says where: nothing here uses the heap or a device, which may be what broke.
+  private func panic(_ text: StaticString) -> Never {
+    sayDirectly("swiftlet: panic: ")
+    sayDirectly(text)
+    sayDirectly("\n")
+    fatalError()
+  }
+
+  /// A call takes what lies in one page.
+  private func sayDirectly(_ text: StaticString) {
+    var done = 0
+    while done < text.utf8CodeUnitCount {
+      let count = ExokernelCall.raw(
+        EXOKERNEL_WRITE_CONSOLE, 2, Int(bitPattern: text.utf8Start) + done, text.utf8CodeUnitCount - done)
+      if count <= 0 { return }
+      done += count
+    }
   }
 
   public func seal() {}
@@ -250,9 +275,10 @@ public final class BareHost: HostInterface {
     schedule(block, Schedule(policy: 1, priority: 100, niceness: 0))
   }
 
+  nonisolated(unsafe) private static var standbyWord: UInt32 = 0
+
   fileprivate func standBy() -> Never {
     while true {
-      let seen = machine_load(bare_device_word())
       let isVacant = Devices.isVacant
       if isVacant { acknowledge() }
       if let channel, channel.hasMessages, KernelLock.tryAcquire() {
@@ -263,10 +289,21 @@ public final class BareHost: HostInterface {
         // The poller looks without the lock: it may have seen the queue empty already and the input not there yet.
         if channel.isReadable { wakePoller() }
       }
+      if balloon != nil { lookAtBalloon() }
       if isVacant { Devices.stand() }
       let wait: UInt64 = isVacant || channel?.hasMessages ?? false ? 1_000_000 : 10_000_000
-      park(word: bare_device_word(), expected: seen, deadline: monotonicNanoseconds + wait)
+      // Not on the word of the devices: their interrupts are for the poller.
+      park(word: &BareHost.standbyWord, expected: 0, deadline: monotonicNanoseconds + wait)
     }
+  }
+
+  /// Reading a register of a device costs an exit of the virtual machine.
+  private func lookAtBalloon() {
+    let now = monotonicNanoseconds
+    guard now >= nextBalloonLook, KernelLock.tryAcquire() else { return }
+    nextBalloonLook = now + 100_000_000
+    followBalloon()
+    KernelLock.release()
   }
 }
 
@@ -285,37 +322,5 @@ enum ExokernelCall {
   static func check(_ result: Int) throws(Errno) -> Int {
     if result < 0 { throw Errno(rawValue: Int32(truncatingIfNeeded: -result)) }
     return result
-  }
-}
-
-/// Random bytes: the processor's generator where it has one.
-enum Entropy {
-  nonisolated(unsafe) private static var state: UInt64 = 0
-  nonisolated(unsafe) private static var hasGenerator: Int32 = -1
-
-  static func fill(_ bytes: UnsafeMutableRawBufferPointer) {
-    if hasGenerator < 0 { hasGenerator = bare_has_random() }
-    var done = 0
-    while done < bytes.count {
-      var value = next()
-      withUnsafeBytes(of: &value) {
-        let count = min(8, bytes.count - done)
-        UnsafeMutableRawBufferPointer(rebasing: bytes[done..<done + count])
-          .copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[..<count]))
-        done += count
-      }
-    }
-  }
-
-  private static func next() -> UInt64 {
-    var value: UInt64 = 0
-    if hasGenerator == 1 {
-      for _ in 0..<10 where bare_random(&value) != 0 { return value }
-    }
-    // No generator: the jitter of the time-stamp counter, mixed (splitmix64). Not for keys.
-    state = (state ^ bare_time_stamp()) &* 0x9e37_79b9_7f4a_7c15 &+ 0x6a09_e667_f3bc_c909
-    value = (state ^ state >> 30) &* 0xbf58_476d_1ce4_e5b9
-    value = (value ^ value >> 27) &* 0x94d0_49bb_1331_11eb
-    return value ^ value >> 31
   }
 }

@@ -33,6 +33,31 @@ extension BareHost {
       count: Int(information.pointee.record_bytes))
   }
 
+  /// A system call's number that makes the libOS panic, for tests (`swiftlet.panic=N` on the kernel command line); -1 for
+  /// none.
+  public static var panicNumber: Int {
+    let key: StaticString = "swiftlet.panic="
+    return withUnsafeBytes(of: information.pointee.command_line) { text -> Int in
+      let length = min(Int(information.pointee.command_line_bytes), text.count)
+      var start = 0
+      while start + key.utf8CodeUnitCount < length {
+        var i = 0
+        while i < key.utf8CodeUnitCount, text[start + i] == key.utf8Start[i] { i += 1 }
+        if i == key.utf8CodeUnitCount {
+          var value = 0
+          var at = start + i
+          while at < length, text[at] >= 0x30, text[at] <= 0x39, value < 1 << 20 {
+            value = value * 10 + Int(text[at] - 0x30)
+            at += 1
+          }
+          return value
+        }
+        start += 1
+      }
+      return -1
+    }
+  }
+
   /// Makes the host, with an arena of all the memory that the exokernel has left.
   public static func establish() -> BareHost {
     let bare = BareHost(information: information)

@@ -40,6 +40,9 @@ enum Calls {
       result = Isolation.begin(a) ? 0 : invalid
     case EXOKERNEL_TIME: result = time(a, b)
     case EXOKERNEL_MEMORY: result = memory(a)
+    case EXOKERNEL_SURRENDER: result = exchange(a, b, PhysicalMemory.surrender)
+    case EXOKERNEL_TAKE_BACK: result = exchange(a, b, PhysicalMemory.takeBack)
+    case EXOKERNEL_GUARD: result = guardPage(a)
     case EXOKERNEL_EXIT: PowerOff.end(status: UInt8(truncatingIfNeeded: a))
     default: result = missing
     }
@@ -117,6 +120,11 @@ enum Calls {
     return finish(0, true)
   }
 
+  private static func guardPage(_ offset: UInt64) -> Int64 {
+    guard isArenaRange(offset, 4096) else { return invalid }
+    return finish(0, LibOS.guardPage(offset))
+  }
+
   /// Pins a page of the arena for good: a device may write to it.
   private static func bind(_ offset: UInt64, _ length: UInt64) -> Int64 {
     guard isArenaRange(offset, length), length == 4096 else { return invalid }
@@ -124,6 +132,22 @@ enum Calls {
     guard frame != 0 else { return noMemory }
     PhysicalMemory.retain(frame)
     return Int64(frame)
+  }
+
+  /// Frames go to or come from whoever the machine runs on: their numbers fill the page.
+  private static func exchange(_ offset: UInt64, _ most: UInt64, _ next: () -> UInt64) -> Int64 {
+    guard isArenaRange(offset, 4096) else { return invalid }
+    let page = LibOS.arenaFrame(offset)
+    guard page != 0 else { return noMemory }
+    let numbers = PhysicalMemory.pointer(page).assumingMemoryBound(to: UInt32.self)
+    var count = 0
+    while count < min(most, 1024) {
+      let frame = next()
+      if frame == 0 { break }
+      numbers[count] = UInt32(truncatingIfNeeded: frame >> 12)
+      count += 1
+    }
+    return Int64(count)
   }
 
   // MARK: Threads

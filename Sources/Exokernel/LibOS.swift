@@ -36,11 +36,31 @@ enum LibOS {
   static func arenaFrame(_ offset: UInt64) -> UInt64 {
     guard offset < arenaBytes, let slot = PageTable.page(top, arena + offset) else { return 0 }
     if slot.pointee.isPresent { return slot.pointee.address }
+    guard slot.pointee.kind != Entry.guarded else { return 0 }
     let frame = PhysicalMemory.allocate()
     guard frame != 0 else { return 0 }
     slot.pointee = Entry(
       frame | Entry.present | Entry.writable | Entry.user | Entry.noExecute | Entry.libOSKey)
     return frame
+  }
+
+  /// Whoever touches the page at `offset` faults, until it is released. False without memory.
+  static func guardPage(_ offset: UInt64) -> Bool {
+    guard let slot = PageTable.page(top, arena + offset) else { return false }
+    guard slot.pointee.kind != Entry.guarded else { return true }
+    if PageTable.clear(slot, 1) {
+      Flush.everywhere = true
+      Flush.wanted = true
+    }
+    slot.pointee = Entry.description(kind: Entry.guarded, protection: 0, offset: 0)
+    return true
+  }
+
+  static func isGuarded(_ address: UInt64) -> Bool {
+    guard address >= arena, address - arena < arenaBytes,
+      let slot = PageTable.existingPage(top, address)
+    else { return false }
+    return slot.pointee.kind == Entry.guarded
   }
 
   /// Gives the frames of an arena range back. Programs that map one keep it.

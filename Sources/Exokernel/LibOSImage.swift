@@ -55,9 +55,7 @@ enum LibOSImage {
     makeInformation(commandLine)
     LibOS.show(0x2f00_0000_0000, Boot.archive.start, Boot.archive.length, flags: Entry.noExecute)
     LibOS.show(0x2e10_0000_0000, Boot.record.start, Boot.record.length, flags: Entry.noExecute)
-    // microvm's virtio-mmio transports: 24 of 512 bytes.
-    LibOS.show(
-      0x2d00_0000_0000, 0xfeb0_0000, 0x3000, flags: Entry.writable | Entry.noExecute | Entry.uncached)
+    MMIO.find(commandLine)
     _ = PageTable.page(LibOS.top, LibOS.arena)
     PCI.find()
   }
@@ -116,7 +114,6 @@ enum LibOSImage {
     page.pointee.time_stamp_base = Clock.base
     page.pointee.multiplier = Clock.multiplier
     page.pointee.realtime_base = Clock.realtimeBase
-    page.pointee.transports = 24
     page.pointee.has_keys = Isolation.hasKeys ? 1 : 0
     page.pointee.is_emulated = Processors.isEmulated ? 1 : 0
     if commandLine != 0 {

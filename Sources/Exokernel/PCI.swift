@@ -3,7 +3,9 @@ import CExokernel
 /// Virtio functions on PCI (virtio 1.2, 4.1): found at start-up, when their registers become pages of the libOS and
 /// their interrupts ours. The firmware has given them addresses.
 enum PCI {
-  private static let window: UInt64 = 0x2d00_0001_0000
+  private static let window: UInt64 = 0x2d00_2000_0000
+  /// Functions that the information page has room for.
+  private static let most = 24
 
   private static func read(_ function: UInt32, _ offset: UInt32) -> UInt32 {
     cpu_out32(0xcf8, 0x8000_0000 | function << 8 | offset & 0xfc)
@@ -32,14 +34,14 @@ enum PCI {
   private static func look(_ function: UInt32) {
     let identity = read(function, 0)
     let count = Int(Devices.page.pointee.function_count)
-    guard identity & 0xffff == 0x1af4, count < 8 else { return }
+    guard identity & 0xffff == 0x1af4, count < most else { return }
     let number = UInt64(identity >> 16)
     // Transitional devices say their type as the subsystem.
     let type = number >= 0x1040 ? number - 0x1040 : UInt64(read(function, 0x2c) >> 16)
-    var entry = exokernel_function(type: type, common: 0, notify: 0, notify_multiplier: 0)
+    var entry = exokernel_function(type: type, common: 0, notify: 0, device: 0, notify_multiplier: 0)
     // Memory and bus master, no INTx
     write(function, 4, read(function, 4) & 0xffff | 0x406)
-    let base = window + UInt64(count) << 20
+    let base = window + UInt64(count) << 21
     var interrupt: UInt32 = 0
     var at = byte(function, 0x34)
     var steps = 0
@@ -52,8 +54,9 @@ enum PCI {
       }
       at = byte(function, at + 1)
     }
-    guard interrupt != 0, entry.common != 0, entry.notify != 0 else { return }
-    enableInterrupt(function, interrupt)
+    guard entry.common != 0, entry.notify != 0 else { return }
+    // Without MSI-X nobody is interrupted: the driver looks by itself.
+    if interrupt != 0 { enableInterrupt(function, interrupt) }
     withUnsafeMutableBytes(of: &Devices.page.pointee.functions) {
       $0.storeBytes(
         of: entry, toByteOffset: count * MemoryLayout<exokernel_function>.stride, as: exokernel_function.self)
@@ -66,7 +69,7 @@ enum PCI {
     _ function: UInt32, _ at: UInt32, _ base: UInt64, _ entry: inout exokernel_function
   ) {
     let kind = byte(function, at + 3)
-    guard kind == 1 || kind == 2 else { return }
+    guard kind == 1 || kind == 2 || kind == 4 else { return }
     let bar = byte(function, at + 4)
     let offset = UInt64(read(function, at + 8))
     let length = UInt64(read(function, at + 12))
@@ -76,11 +79,12 @@ enum PCI {
     LibOS.show(
       place, physical & ~4095, (physical & 4095) + length,
       flags: Entry.writable | Entry.noExecute | Entry.uncached)
-    if kind == 1 {
-      entry.common = place | physical & 4095
-    } else {
+    switch kind {
+    case 1: entry.common = place | physical & 4095
+    case 2:
       entry.notify = place | physical & 4095
       entry.notify_multiplier = UInt64(read(function, at + 16))
+    default: entry.device = place | physical & 4095
     }
   }
 

@@ -32,6 +32,9 @@ struct Entry {
   /// A frame that may not be touched now (PROT_NONE); `shared` as in present entries.
   static let held: UInt64 = 4
 
+  /// In the arena: a page without memory that must not be touched.
+  static let guarded: UInt64 = 6
+
   static func description(kind: UInt64, protection: UInt64, offset: UInt64) -> Entry {
     Entry(kind << 4 | (protection & 7) << 1 | (protection & 8) << 4 | offset & addressMask)
   }

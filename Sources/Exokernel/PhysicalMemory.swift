@@ -133,9 +133,12 @@ enum PhysicalMemory {
     return true
   }
 
+  /// The libOS itself touches memory of a program: it may use half of what is kept for it.
+  nonisolated(unsafe) static var isForLibOS = false
+
   /// A frame for a program: refused while the libOS may need it.
   static func allocateForProgram(cleared: Bool) -> UInt64 {
-    guard freeFrames > reserve else { return 0 }
+    guard freeFrames > (isForLibOS ? reserve / 2 : reserve) else { return 0 }
     return cleared ? allocate() : allocateDirty()
   }
 
@@ -157,6 +160,38 @@ enum PhysicalMemory {
 
   /// Frames that programs may still have.
   static var left: UInt64 { UInt64(max(0, freeFrames - reserve)) }
+
+  // MARK: Revocation
+
+  /// In place of a count of references: the frame has been handed over to whoever the machine runs on.
+  private static let surrendered = UInt32.max
+  nonisolated(unsafe) private static var surrenderedCount = 0
+  /// No frame below this number has been handed over.
+  nonisolated(unsafe) private static var firstSurrendered = 0
+
+  /// A free frame that leaves the machine, one that was used before if there is any; 0 when programs could not have
+  /// one either.
+  static func surrender() -> UInt64 {
+    guard freeFrames > reserve else { return 0 }
+    let frame = allocateDirty()
+    guard frame != 0 else { return 0 }
+    references[Int(frame >> 12)] = surrendered
+    surrenderedCount += 1
+    firstSurrendered = min(firstSurrendered, Int(frame >> 12))
+    return frame
+  }
+
+  /// A frame that comes back; 0 when none is away.
+  static func takeBack() -> UInt64 {
+    guard surrenderedCount > 0 else { return 0 }
+    var frame = firstSurrendered
+    while references[frame] != surrendered { frame += 1 }
+    firstSurrendered = frame + 1
+    surrenderedCount -= 1
+    references[frame] = 1
+    release(UInt64(frame) << 12)
+    return UInt64(frame) << 12
+  }
 
   @inline(__always)
   static func isSingle(_ address: UInt64) -> Bool { references[Int(address >> 12)] == 1 }

@@ -53,7 +53,7 @@ public func exokernelTrapInRing0(_ registers: UnsafeMutablePointer<exokernel_reg
   say(", at ")
   say(hexadecimal: registers.pointee.rip)
   say("\n")
-  Traps.backtrace(registers.pointee.rsp, (registers.pointee.rsp | 0x3fff) + 1)
+  Backtrace.exokernel(registers.pointee.rsp, (registers.pointee.rsp | 0x3fff) + 1)
   PowerOff.end(status: 70)
 }
 
@@ -186,8 +186,10 @@ enum Traps {
     } else if error & 0x20 != 0, !isInside {
       return LibOS.contains(address) ? .unmapped : .denied
     } else {
+      PhysicalMemory.isForLibOS = isInside
       outcome = AddressSpace.resolve(
         thread.pointee.space, address, isWrite: error & 2 != 0, isFetch: error & 0x10 != 0)
+      PhysicalMemory.isForLibOS = false
     }
     Flush.flush(thread.pointee.space)
     return outcome
@@ -212,15 +214,20 @@ enum Traps {
         return
       }
     }
-    say("swiftlet: panic: exception ")
-    say(decimal: vector)
-    say(" in the libOS at ")
-    say(hexadecimal: at)
-    say(", address ")
-    say(hexadecimal: vector == 14 ? address : 0)
+    say("swiftlet: panic: ")
+    if vector == 14, LibOS.isGuarded(address) {
+      say("the libOS's stack overflowed")
+    } else if vector == 6 {
+      say("a check failed in the libOS")
+    } else {
+      say("exception ")
+      say(decimal: vector)
+      say(" in the libOS, address ")
+      say(hexadecimal: vector == 14 ? address : 0)
+    }
     say("\n")
-    let stack = thread.pointee.registers.rsp
-    libOSBacktrace(stack, (stack | 0xffff) &+ 1)
+    Backtrace.libOS(thread.pointee.registers)
+    say("swiftlet: this is a bug in the libOS; the unikernel ends with status 70\n")
     PowerOff.end(status: 70)
   }
 
@@ -246,40 +253,5 @@ enum Traps {
     thread.pointee.registers.rip = LibOS.entries.trap_entry
     thread.pointee.registers.rsp = frameAddress
     enterLibOS(thread)
-  }
-
-  // MARK: Backtraces
-
-  /// Prints what looks like return addresses of the exokernel, innermost first.
-  static func backtrace(_ stack: UInt64, _ end: UInt64) {
-    var at = stack
-    var printed = 0
-    while at < end, printed < 24 {
-      let value = UnsafePointer<UInt64>(bitPattern: UInt(at))!.pointee
-      if value >= address_of_exokernel_text_start(), value < address_of_exokernel_text_end() {
-        say("  ")
-        say(hexadecimal: value)
-        say("\n")
-        printed += 1
-      }
-      at += 8
-    }
-  }
-
-  private static func libOSBacktrace(_ stack: UInt64, _ end: UInt64) {
-    var at = stack & ~7
-    var printed = 0
-    while at < end, printed < 40 {
-      let place = LibOS.readable(at)
-      if place == 0 { return }
-      let value = PhysicalMemory.words(place).pointee
-      if LibOS.isCode(value) {
-        say("  ")
-        say(hexadecimal: value)
-        say("\n")
-        printed += 1
-      }
-      at += 8
-    }
   }
 }

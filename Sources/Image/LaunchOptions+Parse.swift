@@ -73,8 +73,14 @@ extension LaunchOptions {
     } else if line.hasKey("terminal") {
       try seen.once(15)
       terminal = try parseFlag(line.value)
+    } else if line.hasKey("terminal-size") {
+      try seen.once(18)
+      terminalSize = try parseNumber(line.value, atMost: .max)
+    } else if line.hasKey("terminal-flags") {
+      try seen.once(19)
+      terminalFlags = try parseNumber(line.value, atMost: .max)
     } else if line.hasKey("size-fd") {
-      try seen.once(17)
+      try seen.once(20)
       sizeDescriptor = Int32(truncatingIfNeeded: try parseNumber(line.value, atMost: UInt64(Int32.max)))
     } else if line.hasKey("trace") {
       try seen.once(16)

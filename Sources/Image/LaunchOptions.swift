@@ -108,6 +108,9 @@ public struct LaunchOptions: Equatable {
   public var terminal = false
   /// A shared page that begins with the terminal's struct winsize (ioctl_tty(2)).
   public var sizeDescriptor: Int32?
+  /// What that page holds at start, for an image that cannot map it: its first two words.
+  public var terminalSize: UInt64?
+  public var terminalFlags: UInt64 = 0
   public var trace: LaunchTrace?
   public var volumes: [LaunchVolume] = []
 
@@ -165,6 +168,8 @@ public struct LaunchOptions: Equatable {
     if let hostname { writer.add("hostname", hostname) }
     writer.add("terminal", number: terminal ? 1 : 0)
     if let sizeDescriptor { writer.add("size-fd", number: UInt64(UInt32(bitPattern: sizeDescriptor))) }
+    if let terminalSize { writer.add("terminal-size", number: terminalSize) }
+    if terminalFlags != 0 { writer.add("terminal-flags", number: terminalFlags) }
     for volume in volumes { writer.add("volume", volume.text) }
     switch trace {
     case nil: break

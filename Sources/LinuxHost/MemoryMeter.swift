@@ -53,6 +53,13 @@ public final class LinuxMemoryMeter: MemoryMeter {
     }
   }
 
+  /// Host's id of the process that held most at the last measurement, and its frames; nil when none did.
+  public static var largest: (process: UInt64, frames: Int)? {
+    let page = LinuxHost.meter.page
+    let process = page.pointee.largestProcess
+    return process == 0 ? nil : (UInt64(process), page.pointee.largestFrames)
+  }
+
   /// Starts the meter as a child of the calling process, the supervisor.
   func start() {
     let supervisor = LinuxCall.raw(LinuxCall.getpid)

@@ -4,6 +4,7 @@ import CHostCore
 import CLinuxHost
 import CMachine
 import HostCore
+import Image
 
 /// The end of a libOS that has found itself broken: what it was doing goes to standard error, then the unikernel ends
 /// with status 70 (sysexits(3), EX_SOFTWARE). Nothing here uses the heap, which may be what broke.
@@ -95,97 +96,21 @@ public enum Panic {
     sayDecimal(number)
     say(" ")
     sayHexadecimal(address)
-    if let symbol = Symbols(image)?.name(of: address) {
+    if let symbol = SymbolTable(image)?.name(of: address) {
       say(" ")
-      sayNames(symbol)
+      var isFirst = true
+      symbol.forEachPart { text, count in
+        if !isFirst { say(".") }
+        isFirst = false
+        sayText(text, count)
+      }
       say(" ")
-      sayText(symbol, Symbols.length(symbol))
+      sayText(symbol.text, symbol.count)
     }
     say("\n")
   }
 
-  /// The names in a mangled Swift symbol, dotted: module, type, function. What is abbreviated in it is left out.
-  private static func sayNames(_ symbol: UnsafePointer<UInt8>) {
-    guard symbol[0] == 0x24, symbol[1] == 0x65 || symbol[1] == 0x73 else { return }
-    var position = 2
-    var isFirst = true
-    while symbol[position] >= 0x31, symbol[position] <= 0x39 {
-      var length = 0
-      while symbol[position] >= 0x30, symbol[position] <= 0x39, length < 1000 {
-        length = length * 10 + Int(symbol[position] - 0x30)
-        position += 1
-      }
-      for i in 0..<length where symbol[position + i] == 0 { return }
-      // Of what is private to a file the mangling has the file's hash.
-      if length != 33 || symbol[position] != 0x5f {
-        if !isFirst { say(".") }
-        isFirst = false
-        sayText(symbol + position, length)
-      }
-      position += length
-      // One-letter kinds of the names before: class, structure, enumeration, protocol.
-      while [0x43, 0x56, 0x4f, 0x50].contains(symbol[position]) { position += 1 }
-    }
-  }
-
   private static func sayText(_ text: UnsafePointer<UInt8>, _ count: Int) {
     _ = LinuxCall.raw(LinuxCall.write, 2, Int(bitPattern: text), count)
-  }
-}
-
-/// The symbol table of an ELF file in memory (elf(5)).
-struct Symbols {
-  private let table: UnsafeRawBufferPointer
-  private let names: UnsafeRawBufferPointer
-
-  init?(_ file: UnsafeRawBufferPointer) {
-    guard file.count > 64, file[0] == 0x7f else { return nil }
-    let sections = Int(file.loadUnaligned(fromByteOffset: 40, as: UInt64.self))
-    let count = Int(file.loadUnaligned(fromByteOffset: 60, as: UInt16.self))
-    guard sections > 0, sections + 64 * count <= file.count else { return nil }
-    func section(_ index: Int) -> UnsafeRawBufferPointer {
-      let header = sections + 64 * index
-      let offset = Int(file.loadUnaligned(fromByteOffset: header + 24, as: UInt64.self))
-      let size = Int(file.loadUnaligned(fromByteOffset: header + 32, as: UInt64.self))
-      guard offset >= 0, size >= 0, offset <= file.count, size <= file.count - offset else {
-        return UnsafeRawBufferPointer(start: nil, count: 0)
-      }
-      return UnsafeRawBufferPointer(rebasing: file[offset..<offset + size])
-    }
-    for index in 0..<count {
-      let header = sections + 64 * index
-      // SHT_SYMTAB
-      guard file.loadUnaligned(fromByteOffset: header + 4, as: UInt32.self) == 2 else { continue }
-      let link = Int(file.loadUnaligned(fromByteOffset: header + 40, as: UInt32.self))
-      guard link < count else { return nil }
-      table = section(index)
-      names = section(link)
-      return
-    }
-    return nil
-  }
-
-  /// The symbol that `address` lies behind or at.
-  func name(of address: UInt64) -> UnsafePointer<UInt8>? {
-    var best: UInt64 = 0
-    var found: Int?
-    var at = 0
-    while at + 24 <= table.count {
-      let value = table.loadUnaligned(fromByteOffset: at + 8, as: UInt64.self)
-      let kind = table[at + 4] & 15
-      if value <= address, value >= best, kind < 3 {
-        best = value
-        found = Int(table.loadUnaligned(fromByteOffset: at, as: UInt32.self))
-      }
-      at += 24
-    }
-    guard let found, found < names.count, names[names.count - 1] == 0 else { return nil }
-    return names.baseAddress!.assumingMemoryBound(to: UInt8.self) + found
-  }
-
-  static func length(_ name: UnsafePointer<UInt8>) -> Int {
-    var count = 0
-    while name[count] != 0 { count += 1 }
-    return count
   }
 }

@@ -6,21 +6,21 @@ import Tasks
 /// The host process that the user started: parent of all the others. It passes the user's signals on, stands in for
 /// the poller while every thread runs application code, and ends the unikernel when a host process dies.
 public enum Supervisor {
-  // SIGHUP, INT, QUIT, USR1, USR2, TERM, CHLD, CONT, TSTP, WINCH
-  private static let signals: UInt64 = bits([1, 2, 3, 10, 12, 15, 17, 18, 28])
+  // SIGHUP, INT, QUIT, USR1, USR2, TERM, CHLD, CONT, WINCH, and the limit of memory
+  private static let signals: UInt64 = bits([1, 2, 3, 10, 12, 15, 17, 18, 28, memoryLimit])
+  /// SIGRTMIN+1 as glibc counts, with a value (sigqueue(3)): the unikernel's memory from now on in MiB, and above bit
+  /// 24 how many seconds programs have to give the rest back; 0 for the usual.
+  private static let memoryLimit = 35
 
-  private static func bits(_ list: [9 of Int]) -> UInt64 {
+  private static func bits(_ list: [10 of Int]) -> UInt64 {
     var set: UInt64 = 0
-    for i in 0..<9 { set |= 1 << UInt64(list[i] - 1) }
+    for i in 0..<10 { set |= 1 << UInt64(list[i] - 1) }
     return set
   }
 
   /// Starts the first host process: returns in it. The caller stays behind as the supervisor and never returns.
-  /// Both hooks are called with the kernel lock held: `deliver` with a signal, `outOfMemory`, again and
-  /// again while more is in use than `-m` allows, with the host's id of the process that holds most and its frames.
-  public static func fork(
-    _ block: UnsafeMutablePointer<thread_block>, deliver: (Int32) -> Void, outOfMemory: (Int, Int) -> Void
-  ) {
+  /// `deliver` is called with a signal, the kernel lock held.
+  public static func fork(_ block: UnsafeMutablePointer<thread_block>, deliver: (Int32) -> Void) {
     var set = signals
     _ = withUnsafePointer(to: &set) {
       LinuxCall.raw(LinuxCall.sigprocmask, 0, Int(bitPattern: $0), 0, 8)
@@ -38,7 +38,7 @@ public enum Supervisor {
       }
       return
     }
-    supervise(block, deliver: deliver, outOfMemory: outOfMemory)
+    supervise(block, deliver: deliver)
   }
 
   private static func startMeter() {
@@ -52,39 +52,45 @@ public enum Supervisor {
     } catch { LinuxHost.fail("-m is too small: there is no memory for the first process") }
   }
 
-  /// Says so when more is in use than `-m` allows.
-  private static func enforceLimit(_ outOfMemory: (Int, Int) -> Void) {
+  /// Ends the process that holds most while more is in use than there may be: again and again, until there is room.
+  private static func enforceLimit() {
     let page = LinuxHost.meter.page
-    page.pointee.room = frames.freeFrames
-    let largest = page.pointee.largestProcess
-    guard page.pointee.privateFrames > page.pointee.room, largest != 0, KernelLock.tryAcquire() else {
-      return
-    }
-    endLargest(largest, page.pointee.largestFrames, outOfMemory)
+    page.pointee.room = frames.freeFrames - Revocation.enforced
+    guard page.pointee.privateFrames > page.pointee.room, page.pointee.largestProcess != 0,
+      KernelLock.tryAcquire()
+    else { return }
+    endLargest()
     KernelLock.release()
   }
 
   @inline(never)
-  private static func endLargest(_ process: Int, _ frames: Int, _ outOfMemory: (Int, Int) -> Void) {
-    outOfMemory(process, frames)
-  }
+  private static func endLargest() { MemoryLimit.relieve?() }
 
   private static func supervise(
-    _ block: UnsafeMutablePointer<thread_block>, deliver: (Int32) -> Void, outOfMemory: (Int, Int) -> Void
+    _ block: UnsafeMutablePointer<thread_block>, deliver: (Int32) -> Void
   ) -> Never {
     _ = LinuxCall.raw(LinuxCall.archPrctl, 0x1001, Int(bitPattern: block))
     Seal.install()
     var idle = 0
     var waiting: UInt64 = 0  // the user's signals that are still to be delivered
+    var limit: Int?
     while true {
-      let isNearLimit = LinuxHost.meter.page.pointee.privateFrames > frames.freeFrames / 2
-      let signal = wait(milliseconds: idle < 50 || waiting != 0 || isNearLimit ? 1 : 10)
-      enforceLimit(outOfMemory)
+      let page = LinuxHost.meter.page
+      let isNearLimit = page.pointee.privateFrames > page.pointee.room / 2
+      let (signal, value) = wait(
+        milliseconds: idle < 50 || waiting != 0 || limit != nil || isNearLimit ? 1 : 10)
+      enforceLimit()
       reap()
-      if signal > 0, signal != 17 { waiting |= 1 << UInt64(signal) }
-      if waiting != 0, KernelLock.tryAcquire() {
+      if signal == memoryLimit {
+        limit = value
+      } else if signal > 0, signal != 17 {
+        waiting |= 1 << UInt64(signal)
+      }
+      if waiting != 0 || limit != nil, KernelLock.tryAcquire() {
         deliverAll(waiting, deliver)
+        if let limit { changeLimit(limit) }
         waiting = 0
+        limit = nil
         KernelLock.release()
       }
       if Devices.isVacant {
@@ -97,18 +103,30 @@ public enum Supervisor {
   }
 
   @inline(never)
+  private static func changeLimit(_ value: Int) {
+    let seconds = UInt64(value >> 24 & 0x7f)
+    Revocation.limit(
+      frames: (value & 0xff_ffff) << 8, grace: seconds == 0 ? Revocation.usualGrace : seconds * 1_000_000_000)
+  }
+
+  @inline(never)
   private static func deliverAll(_ waiting: UInt64, _ deliver: (Int32) -> Void) {
     for number in 1..<32 where waiting & (1 << UInt64(number)) != 0 { deliver(Int32(number)) }
   }
 
-  private static func wait(milliseconds: Int64) -> Int {
+  /// The next signal, 0 or less without one in time, and the value that came with it.
+  private static func wait(milliseconds: Int64) -> (signal: Int, value: Int) {
     var set = signals
     var time = host_timespec(seconds: 0, nanoseconds: milliseconds * 1_000_000)
-    return withUnsafePointer(to: &set) { set in
+    var information: [16 of UInt64] = .init(repeating: 0)  // siginfo_t; si_value is at 24
+    let signal = withUnsafePointer(to: &set) { set in
       withUnsafePointer(to: &time) { time in
-        LinuxCall.raw(128, Int(bitPattern: set), 0, Int(bitPattern: time), 8)
+        withUnsafeMutablePointer(to: &information) {
+          LinuxCall.raw(128, Int(bitPattern: set), Int(bitPattern: $0), Int(bitPattern: time), 8)
+        }
       }
     }
+    return (signal, Int(UInt32(truncatingIfNeeded: information[3])))
   }
 
   private static func reap() {

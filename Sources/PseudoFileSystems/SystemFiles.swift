@@ -105,7 +105,7 @@ enum SystemFiles {
     node.add("cpumap") { () throws(Errno) -> [UInt8] in ProcessorInformation.mask() + [0x0a] }
     node.add("distance", line: "10")
     node.add("meminfo") { () throws(Errno) -> [UInt8] in
-      let (total, free) = (UInt64(frames.totalFrames) << 12, UInt64(MemoryLimit.unused) << 12)
+      let (total, free) = (UInt64(MemoryLimit.total) << 12, UInt64(MemoryLimit.unused) << 12)
       var text = Text()
       text.addKibibytes("Node 0 MemTotal:", total, width: 31)
       text.addKibibytes("Node 0 MemFree:", free, width: 31)

@@ -39,12 +39,13 @@ enum SystemInformation {
     tables.add("sem") { () throws(Errno) -> [UInt8] in SystemVListing.semaphores() }
     tables.add("shm") { () throws(Errno) -> [UInt8] in SystemVListing.segments() }
     let pressure = root.directory("pressure")
-    for name in ["cpu", "io", "memory"] as [StaticString] {
+    for name in ["cpu", "io"] as [StaticString] {
       pressure.add(
         name,
         line:
           "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0")
     }
+    pressure.add(bytes("memory"), PressureFile(device: pressure.status.device))
   }
 
   /// Processor time of all processes, ended ones too.
@@ -95,7 +96,7 @@ enum SystemInformation {
   }
 
   private static func memory() throws(Errno) -> [UInt8] {
-    let total = UInt64(frames.totalFrames) << 12
+    let total = UInt64(MemoryLimit.total) << 12
     let free = UInt64(MemoryLimit.unused) << 12
     var text = Text()
     func add(_ name: StaticString, _ bytes: UInt64) { text.addKibibytes(name, bytes, width: 24) }

@@ -86,7 +86,7 @@ extension SystemCall {
   private func sysinfo() throws(Errno) -> Int {
     var words = [UInt64](repeating: 0, count: 14)
     words[0] = host.monotonicNanoseconds / 1_000_000_000
-    words[4] = UInt64(frames.totalFrames) * 4096
+    words[4] = UInt64(MemoryLimit.total) * 4096
     words[5] = UInt64(MemoryLimit.unused) * 4096
     words[10] = UInt64(ProcessTable.processes.count)
     words[13] = 1

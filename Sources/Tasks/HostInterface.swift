@@ -37,6 +37,11 @@ public protocol HostInterface: AnyObject {
   func discard(address: UInt, length: UInt) throws(Errno)
   /// Gives frames of the arena back; they read as zeros afterwards.
   func release(arenaOffset: UInt, length: UInt)
+  /// Hands at most `count` free frames over to whoever the host runs on: how many are gone for us. A host that has all
+  /// that is free anyway takes none.
+  func surrender(_ count: Int) -> Int
+  /// Has at most `count` of them back: how many.
+  func takeBack(_ count: Int) -> Int
 
   // Threads. `block` describes the new thread; it starts by leaving the libOS with the frame that it finds there.
   func startThread(_ block: UnsafeMutablePointer<thread_block>) throws(Errno)
@@ -86,6 +91,8 @@ public protocol HostInterface: AnyObject {
   /// Writes `header` and `bytes` as one frame, without waiting: the bytes written of both, or a negative error
   /// number. Streams may take a part; an empty `header` is allowed for the rest.
   func writeFrame(header: UnsafeRawBufferPointer, _ bytes: UnsafeRawBufferPointer) -> Int
+  /// The link does what a `virtio_net_hdr` asks for: checksums, and TCP frames cut into segments.
+  var completesFrames: Bool { get }
 
   // Disks, by number from 0. Offsets and counts are bytes, multiples of 512; calls wait until they are done. EIO.
   var diskCount: Int { get }
@@ -107,6 +114,9 @@ public protocol HostInterface: AnyObject {
 extension HostInterface {
   public func adopted() {}
   public var virtualSharedObject: UInt { 0 }
+  public func surrender(_ count: Int) -> Int { 0 }
+  public func takeBack(_ count: Int) -> Int { 0 }
+  public var completesFrames: Bool { true }
   public var diskCount: Int { 0 }
   public func diskSize(_ disk: Int) -> UInt64 { 0 }
   public func readDisk(_ disk: Int, at offset: UInt64, _ bytes: UnsafeMutableRawBufferPointer) throws(Errno) {

@@ -33,12 +33,23 @@ public enum MemoryLimit {
 
   /// Frames that programs may still have, by the last measurement.
   public static var available: Int {
-    guard let meter = memoryMeter else { return frames.freeFrames - reserve }
+    guard let meter = memoryMeter else { return frames.freeFrames - reserve - Revocation.withheld }
     if meter.sequence != lastSequence {
       lastSequence = meter.sequence
       granted = 0
     }
-    return frames.freeFrames - reserve - meter.privateFrames - granted
+    return frames.freeFrames - reserve - meter.privateFrames - granted - Revocation.withheld
+  }
+
+  /// Frames that there are: those of the start less what has been revoked.
+  public static var total: Int { frames.totalFrames - Revocation.wanted }
+
+  /// Has caches give up about `count` frames.
+  static func giveUpCaches(_ count: Int) {
+    guard let reclaim else { return }
+    let start = host.monotonicNanoseconds
+    reclaim(count)
+    MemoryPressure.count(from: start, to: host.monotonicNanoseconds)
   }
 
   /// Frames that nobody uses, the reserve included: what programs are told.
@@ -47,8 +58,8 @@ public enum MemoryLimit {
   /// Whether `count` frames may be taken; measures again before it says no.
   private static func has(_ count: Int) -> Bool {
     if count <= available { return true }
-    if count <= frames.totalFrames, let reclaim {
-      reclaim(count - available)
+    if count <= frames.totalFrames, reclaim != nil {
+      giveUpCaches(count - available)
       if count <= available { return true }
     }
     guard let meter = memoryMeter, count <= frames.freeFrames - reserve else { return false }
@@ -80,8 +91,11 @@ public enum MemoryLimit {
   /// Ends who takes too much; set by who runs programs. Called again and again while there is nothing left.
   nonisolated(unsafe) public static var relieve: (() -> Void)? = nil
 
-  /// A program touched a page that there is no memory for: waits a little for the end of somebody.
+  /// A program touched a page that there is no memory for: caches go, or else it waits a little for the end of somebody.
   public static func waitForMemory() {
+    giveUpCaches(64)
+    memoryMeter?.measure()
+    if unused > 0 { return }
     relieve?()
     // A signal that ends the wait is the end of this program, maybe, or comes again.
     do throws(Errno) { try WaitQueue().sleep(deadline: host.monotonicNanoseconds &+ 1_000_000) } catch {}
@@ -92,8 +106,8 @@ public enum MemoryLimit {
   /// 0 refuses the same).
   public static func grant(bytes: UInt) throws(Errno) {
     let wanted = Int(min(bytes >> 12, 1 << 40))
-    guard wanted <= frames.totalFrames else { throw .noMemory }
-    let counted = min(wanted, frames.totalFrames / 4)
+    guard wanted <= total else { throw .noMemory }
+    let counted = min(wanted, total / 4)
     guard has(counted) else { throw .noMemory }
     granted += counted
   }

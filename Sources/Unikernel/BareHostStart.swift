@@ -4,6 +4,7 @@ import CMachine
 import HostCore
 import Image
 import Processes
+import Syscalls
 import Tasks
 
 /// Entry of the image in ring 3 above the exokernel.
@@ -19,6 +20,11 @@ public func bareMain() {
     start = StartUp(reader: reader, manifest: options.applied(to: reader.manifest), options: options)
   } catch { bare.fail(error.description, status: 125) }
   isolate(bare, start.manifest.isolation ?? (bare.hasKeys && !bare.isEmulated ? .keys : .none))
+  if start.options.terminal {
+    start.size = bare.followTerminal(
+      size: start.options.terminalSize ?? 80 << 16 | 24, flags: start.options.terminalFlags)
+  }
+  Trace.panicNumber = BareHost.panicNumber
   let stacks = Stacks()
   threadMemory = stacks
   MemoryLimit.relieve = { OutOfMemory.end { bare.meter.privateFrames(of: $0) } }

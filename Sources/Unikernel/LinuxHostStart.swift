@@ -38,10 +38,11 @@ public func imageMain(_ stack: UnsafePointer<UInt>) {
   let stacks = Stacks()
   threadMemory = stacks
   let supervisorBlock = makeLibOSThread(stacks)
+  MemoryLimit.relieve = {
+    if let held = LinuxMemoryMeter.largest { OutOfMemory.end(hostProcess: held.process, frames: held.frames) }
+  }
   startFirstProcess(start, stacks) { block in
-    Supervisor.fork(supervisorBlock, deliver: deliverFromOutside) { host, frames in
-      OutOfMemory.end(hostProcess: UInt64(host), frames: frames)
-    }
+    Supervisor.fork(supervisorBlock, deliver: deliverFromOutside)
     linux.begin(as: block)
     LinuxHost.installTraps()
   }

@@ -4,7 +4,7 @@ import Processes
 import Syscalls
 import Tasks
 
-/// What Linux's OOM killer is to Linux: when more memory is in use than `-m` allows, the process that holds most ends.
+/// What Linux's OOM killer is to Linux: when more memory is in use than there may be, the process that holds most ends.
 enum OutOfMemory {
   /// Kernel lock held; called by the supervisor, which is no thread of a program, until there is room.
   static func end(hostProcess: UInt64, frames held: Int) {
@@ -55,7 +55,7 @@ enum OutOfMemory {
     line.text("), which had ")
     line.number(held >> 8)
     line.text(" MiB of its own; -m is ")
-    line.number(frames.totalFrames >> 8)
+    line.number(MemoryLimit.total >> 8)
     line.text("M")
     line.end()
     process.beginGroupExit(status: Signal.kill)

@@ -22,7 +22,8 @@ extension StartUp {
         address: Net.IPv4Address(rawValue: options.address?.value ?? 0),
         prefix: options.address == nil ? 0 : Int(options.prefixLength),
         gateway: Net.IPv4Address(rawValue: options.gateway?.value ?? 0),
-        mac: MACAddress(rawValue: mac), mtu: Int(options.networkMTU ?? 0), offloads: options.networkOffloads)
+        mac: MACAddress(rawValue: mac), mtu: Int(options.networkMTU ?? 0),
+        offloads: options.networkOffloads && host.completesFrames)
     }
     guard (try? context.resolve(bytes("/etc"))) != nil else { return awaitAddress(nil) }
     let path = bytes("/etc/resolv.conf")

@@ -94,15 +94,17 @@ struct Run: ParsableCommand {
     ).start(&options)
     if !interactive { try useNullInput() }
     guard host == "bare" else { try target.execute(with: options) }
-    let virtual = VirtualMachine(
+    try target.boot(virtualMachine(target, options), with: options)
+  }
+
+  private func virtualMachine(_ target: borrowing LaunchTarget, _ options: LaunchOptions) -> VirtualMachine {
+    VirtualMachine(
       machine: machine, processors: cpus ?? min(max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN))), 16),
-      memory: options.memory ?? target.memory, isInteractive: interactive)
-    try target.boot(virtual, with: options)
+      memory: options.memory ?? target.memory)
   }
 
   func validate() throws {
     guard host == "linux" || host == "bare" else { throw ValidationError("--host takes linux or bare") }
-    guard host == "linux" || !terminal else { throw ValidationError("-t works with --host=linux only") }
     guard machine == "microvm" || machine == "q35" else {
       throw ValidationError("--machine takes microvm or q35")
     }
@@ -116,7 +118,10 @@ struct Run: ParsableCommand {
       option: network, ports: ports, address: address, gateway: gateway, nameservers: nameservers
     ).start(&options)
     let launch = options
-    try session.run { try target.execute(with: launch) }
+    guard host == "bare" else { try session.run { try target.execute(with: launch) } }
+    var virtual = virtualMachine(target, launch)
+    virtual.terminalSize = session.size
+    try session.run { try target.boot(virtual, with: launch) }
   }
 
   private func readOptions(into options: inout LaunchOptions) throws(BuildError) {
@@ -143,9 +148,6 @@ struct Run: ParsableCommand {
       if host != "bare", options.isolation == .paging {
         throw BuildError("--isolation=paging needs --host=bare")
       }
-    }
-    guard volumes.isEmpty || host != "bare" else {
-      throw BuildError("-v needs the Linux host; leave --host=bare out")
     }
     for text in volumes { options.volumes.append(try VolumeOption(text).open()) }
     switch trace {

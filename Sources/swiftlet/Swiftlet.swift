@@ -6,7 +6,7 @@ import ImageBuilder
 struct Swiftlet: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Pack Linux programs into unikernel images and run them.", version: "0.1.0",
-    subcommands: [Build.self, Run.self, Inspect.self, Doctor.self])
+    subcommands: [Build.self, Run.self, Update.self, Inspect.self, Doctor.self])
 
   /// As podman: one line and status 125 for errors of the command itself, 126 and 127 for the program's.
   static func main() {

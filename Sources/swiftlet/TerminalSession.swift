@@ -35,10 +35,13 @@ struct TerminalSession {
     options.sizeDescriptor = descriptor
     var set = sigset_t()
     sigemptyset(&set)
-    for signal in TerminalSession.signals { sigaddset(&set, signal) }
+    for signal in TerminalSession.signals + [memory_limit_signal()] { sigaddset(&set, signal) }
     watched = set
     updateSize()
   }
+
+  /// Where the size stands.
+  var size: UnsafePointer<UInt64> { UnsafePointer(page) }
 
   private func updateSize() {
     var size = winsize()
@@ -85,9 +88,11 @@ struct TerminalSession {
   private func watch(_ child: pid_t) -> Int32 {
     var set = watched
     while true {
-      var signal: Int32 = 0
-      guard sigwait(&set, &signal) == 0 else { continue }
+      var value: Int32 = 0
+      let signal = wait_signal(&set, &value)
+      guard signal > 0 else { continue }
       switch signal {
+      case memory_limit_signal(): queue_signal(child, signal, value)
       case SIGCHLD:
         var status: Int32 = 0
         guard waitpid(child, &status, WNOHANG) == child else { continue }

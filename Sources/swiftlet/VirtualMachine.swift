@@ -9,7 +9,8 @@ struct VirtualMachine {
   var machine: String
   var processors: Int
   var memory: UInt64
-  var isInteractive: Bool
+  /// Where the size of the user's terminal is kept up to date; nil without one (`run -t`).
+  var terminalSize: UnsafePointer<UInt64>?
 
   /// Boots the image and never returns, unless it cannot start.
   func run(image: Int32, options: LaunchOptions) throws(BuildError) -> Never {
@@ -17,32 +18,59 @@ struct VirtualMachine {
       throw BuildError(
         "--host=bare needs qemu-system-x86_64, which is not installed; install qemu-system-x86")
     }
-    var ends: [Int32] = [-1, -1]
-    guard socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &ends) == 0 else {
-      throw BuildError("cannot create the control channel")
-    }
-    _ = fcntl(ends[0], F_SETFD, FD_CLOEXEC)
+    let control = try makeChannel()
+    let monitor = try makeChannel()
+    let errors = try makeChannel()
     // QEMU opens files by name: these are the descriptors it inherits.
     _ = fcntl(image, F_SETFD, 0)
     var record = options
     let network = networkArguments(&record)
+    let disks = diskArguments(record.volumes)
+    if let terminalSize {
+      record.sizeDescriptor = nil
+      (record.terminalSize, record.terminalFlags) = (terminalSize[0], terminalSize[1])
+    }
     let recordFile = try makeLaunchRecord(record)
     var arguments = ["qemu-system-x86_64", "-M", machineArgument, "-cpu", "max", "-accel", accelerator]
-    arguments += ["-m", "\(try machineMegabytes(image))", "-smp", "\(processors)"]
+    let megabytes = try machineMegabytes(image)
+    arguments += ["-m", "\(megabytes)", "-smp", "\(processors)"]
     arguments += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     arguments += ["-kernel", "/proc/self/fd/\(image)", "-initrd", "/proc/self/fd/\(recordFile)"]
-    // What the exokernel itself says goes to standard error; the status of a panic comes by the exit port.
-    arguments += ["-chardev", "file,id=errors,path=/proc/self/fd/2,append=on"]
+    // What the exokernel itself says is for standard error; the status of a panic comes by the exit port.
+    arguments += ["-chardev", "socket,id=errors,fd=\(errors.theirs)"]
     arguments += ["-device", "isa-debugcon,iobase=0xe9,chardev=errors"]
     arguments += ["-device", "isa-debug-exit,iobase=0x501"]
-    arguments += ["-chardev", "socket,id=control,fd=\(ends[1])"]
+    arguments += ["-chardev", "socket,id=control,fd=\(control.theirs)"]
     arguments += ["-device", "virtio-serial-\(bus)", "-device", "virtconsole,chardev=control"]
     if isMicroVM { arguments += ["-global", "virtio-mmio.force-legacy=false"] }
-    arguments += network
+    arguments += [
+      "-chardev", "socket,id=monitor,fd=\(monitor.theirs)", "-mon", "chardev=monitor,mode=control",
+    ]
+    arguments += ["-device", "virtio-rng-\(bus)", "-device", "virtio-balloon-\(bus)"]
+    arguments += network + disks
+    // For tests of panics, as on the Linux host.
+    if let number = hostVariable("SWIFTLET_TEST_PANIC") {
+      arguments += ["-append", "swiftlet.panic=\(number)"]
+    }
     let signals = try blockSignals()
     let process = try start(program, arguments)
-    close(ends[1])
-    Relay(channel: ends[0], signals: signals, process: process).run()
+    close(control.theirs)
+    close(monitor.theirs)
+    close(errors.theirs)
+    Relay(
+      channel: control.ours, monitor: monitor.ours, errors: errors.ours, image: image, signals: signals,
+      process: process, terminalSize: terminalSize, overhead: (megabytes << 20) - min(memory, megabytes << 20)
+    ).run()
+  }
+
+  /// Two ends of a connection, of which QEMU inherits one.
+  private func makeChannel() throws(BuildError) -> (ours: Int32, theirs: Int32) {
+    var ends: [Int32] = [-1, -1]
+    guard socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &ends) == 0 else {
+      throw BuildError("cannot create a channel to the virtual machine")
+    }
+    _ = fcntl(ends[0], F_SETFD, FD_CLOEXEC)
+    return (ends[0], ends[1])
   }
 
   /// What the machine has: the image, its programs' memory, and what the exokernel needs to keep account of both.
@@ -81,6 +109,28 @@ struct VirtualMachine {
     record.network = .tap
     record.networkDescriptor = 0
     return arguments + ["-device", "virtio-net-\(bus),netdev=net\(mac)"]
+  }
+
+  /// A disk for each volume, in their order. The descriptors are inherited, and with them the locks; what QEMU cannot
+  /// read or write is an error of the machine's, which never stops it.
+  private func diskArguments(_ volumes: [LaunchVolume]) -> [String] {
+    var arguments: [String] = []
+    for (number, volume) in volumes.enumerated() {
+      _ = fcntl(volume.descriptor, F_SETFD, 0)
+      let access = volume.isReadOnly ? "readonly=on" : "discard=unmap"
+      // Written data waits in this machine's page cache until the image asks for a flush.
+      arguments += [
+        "-drive",
+        "if=none,id=disk\(number),format=raw,cache=writeback,\(access),file.locking=off,"
+          + "file=/proc/self/fd/\(volume.descriptor)",
+      ]
+      // QEMU plugs devices of microvm in from the last transport on, the image looks from the first.
+      let place = isMicroVM ? ",bus=virtio-mmio-bus.\(number)" : ""
+      arguments += [
+        "-device", "virtio-blk-\(bus),drive=disk\(number),werror=report,rerror=report\(place)",
+      ]
+    }
+    return arguments
   }
 
   private func start(_ program: String, _ arguments: [String]) throws(BuildError) -> pid_t {

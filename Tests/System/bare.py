@@ -46,6 +46,8 @@ def run_all(work, tools):
     wild_calls(work, tools)
     scheduling(work, tools)
     plain_boot(work, tools)
+    named_devices(work, tools)
+    panics(work, tools)
     nginx(work, tools)
 
 
@@ -147,6 +149,46 @@ def plain_boot(work, tools):
         tools.check(f"bare: the file boots as -M {machine} -kernel FILE", ours[0] == 15 and b"hello 1" in ours[1], str(ours))
     native = tools.run([image])
     tools.check("bare: the same file is a Linux process", native[:2] == (7, b"hello 1\n"), str(native))
+
+
+def named_devices(work, tools):
+    """The kernel command line names the devices, as Firecracker and microvm without ACPI have it."""
+    directory = os.path.join(work, "named")
+    os.mkdir(directory)
+    wrapper = os.path.join(directory, "qemu-system-x86_64")
+    with open(wrapper, "w") as file:
+        file.write("#!/usr/bin/env python3\nimport os, sys\nwords = [w.replace('auto-kernel-cmdline=off', "
+                   "'auto-kernel-cmdline=on,acpi=off') for w in sys.argv]\n"
+                   f"os.execv({shutil.which('qemu-system-x86_64')!r}, words)\n")
+    os.chmod(wrapper, 0o755)
+    volume = os.path.join(work, "named.ext4")
+    done = tools.run(
+        ["env", f"PATH={directory}:{os.environ['PATH']}", tools.swiftlet, "run", "--host=bare", "-v", f"8m@{volume}:/data",
+         shutil.which("busybox"), "sh", "-c", "echo named > /data/file"], seconds=90)
+    told = subprocess.run(["/usr/sbin/debugfs", "-R", "cat file", volume], capture_output=True).stdout
+    tools.check("bare: devices that the command line names", done[0] == 0 and told == b"named\n", f"{done} {told}")
+    image = os.path.join(work, "bare-plain.img")
+    ours = tools.run(
+        ["qemu-system-x86_64", "-M", "microvm,auto-kernel-cmdline=off", "-cpu", "max", "-m", "128", "-nodefaults",
+         "-display", "none", "-no-reboot", "-serial", "stdio", "-device", "isa-debug-exit,iobase=0x501", "-global",
+         "virtio-mmio.force-legacy=false", "-chardev", "null,id=c", "-device", "virtio-serial-device", "-device",
+         "virtconsole,chardev=c", "-append", "virtio_mmio.device=4K@0xfeb00000:5 x=y", "-kernel", image], seconds=60)
+    tools.check("bare: no others than those", ours[0] == 15 and b"hello 1" in ours[1], str(ours))
+
+
+PANIC = """#include <unistd.h>
+#include <sys/syscall.h>
+int main(){write(1,"x",1);syscall(999);return 0;}"""
+
+
+def panics(work, tools):
+    program = tools.compile_c(work, "bare-panic", PANIC)
+    for options in ([], ["--isolation=paging"]):
+        done = tools.run(["env", "SWIFTLET_TEST_PANIC=999", tools.swiftlet, "run", "--host=bare", *options, program], seconds=60)
+        text = done[2].decode(errors="replace")
+        tools.check(f"bare: a panic {' '.join(options)} ends with status 70 and a symbolised backtrace",
+                    done[0] == 70 and "a check failed in the libOS" in text and "libos_" in text
+                    and text.count("  #") > 2, f"{done[0]} {text}")
 
 
 def nginx(work, tools):

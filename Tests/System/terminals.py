@@ -13,6 +13,10 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 SWIFTLET = os.path.join(os.path.dirname(os.path.dirname(HERE)), "bin", "swiftlet")
 TOOLS = ["tty", "stty", "sleep", "cat", "seq", "head", "less", "script", "busybox", "yes", "sh"]
+# Options of each host, and how much longer jobs take to start there.
+HOSTS = {"linux": ([], 1)}
+if shutil.which("qemu-system-x86_64"):
+    HOSTS["bare"] = (["--host=bare"], 4)
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "TERM": "dumb", "HOME": "/", "PS1": "", "LESS": ""}
 
 
@@ -37,7 +41,7 @@ class Terminal:
     def send(self, text):
         os.write(self.master, text.encode())
 
-    def expect(self, text, seconds=10):
+    def expect(self, text, seconds=60):
         """Everything up to `text`, or what came in its place with a remark."""
         wanted = text.encode()
         end = time.monotonic() + seconds
@@ -51,7 +55,7 @@ class Terminal:
         seen, self.text = self.text[:place], self.text[place:]
         return seen.decode(errors="replace")
 
-    def end(self, seconds=10):
+    def end(self, seconds=40):
         """The exit status; None if it does not end."""
         deadline = time.monotonic() + seconds
         while self.process.poll() is None and time.monotonic() < deadline:
@@ -86,7 +90,7 @@ DIALOGUE = [
 ]
 
 
-def transcript(command):
+def transcript(command, slowness=1):
     """The dialogue's text, with numbers of processes left out."""
     terminal = Terminal(command)
     try:
@@ -99,7 +103,7 @@ def transcript(command):
             if then is True:
                 seen += terminal.expect("READY> ")
             else:
-                time.sleep(then)
+                time.sleep(then * slowness)
         status = terminal.end()
         return re.sub(r"\[(\d)\] \d+", r"[\1] N", seen), status, terminal.is_restored()
     finally:
@@ -130,132 +134,169 @@ def difference(ours, native):
 
 
 def dialogue(suite, image):
-    ours = transcript([SWIFTLET, "run", "-it", "-e", "TERM=dumb", image, "--norc", "--noediting"])
     native = transcript(["bash", "--norc", "--noediting"])
-    suite.check("terminals: a dialogue with bash as on Linux", ours[0] == native[0],
-                difference(ours[0].encode(), native[0].encode()))
-    suite.check("terminals: the shell's status is the command's", ours[1] == 5 == native[1], str(ours[1]))
-    suite.check("terminals: settings are restored", ours[2])
+    for host, (options, slowness) in HOSTS.items():
+        ours = transcript(
+            [SWIFTLET, "run", *options, "-it", "-e", "TERM=dumb", image, "--norc", "--noediting"], slowness)
+        suite.check(f"terminals, {host}: a dialogue with bash as on Linux", ours[0] == native[0],
+                    difference(ours[0].encode(), native[0].encode()))
+        suite.check(f"terminals, {host}: the shell's status is the command's", ours[1] == 5 == native[1], str(ours[1]))
+        suite.check(f"terminals, {host}: settings are restored", ours[2])
 
 
 class Shell(Terminal):
     """bash in an image on a terminal, with a prompt that its own echo does not contain."""
 
-    def __init__(self, image, *options):
+    def __init__(self, host, image, *options):
+        options = [*HOSTS[host][0], *options]
         super().__init__([SWIFTLET, "run", "-it", *options, image, "--norc"])
         self.expect("# ")
         self.send("PS1='RE''ADY> '; bind 'set enable-bracketed-paste off'\n")
         self.expect("READY> ")
 
-    def run(self, command, seconds=10):
+    def run(self, command, seconds=60):
         self.send(command + "\n")
         return self.expect("READY> ", seconds)
 
 
-def programs(suite, image):
-    terminal = Shell(image, "-e", "TERM=xterm")
+def programs(suite, image, host):
+    terminal = Shell(host, image, "-e", "TERM=xterm")
+    slowness = HOSTS[host][1]
     try:
-        suite.check("terminals: names and devices", "/dev/pts/0\r\n1\r\n2\r\n" in terminal.run(
+        suite.check(f"terminals, {host}: names and devices", "/dev/pts/0\r\n1\r\n2\r\n" in terminal.run(
             "tty; echo 1 >/dev/tty; echo 2 >/dev/console"))
         seen = terminal.run("script -q -c 'tty; stty size' /dev/null")
-        suite.check("terminals: script", "/dev/pts/1\r\n30 100\r\n" in seen, seen)
+        suite.check(f"terminals, {host}: script", "/dev/pts/1\r\n30 100\r\n" in seen, seen)
         terminal.send("busybox vi /tmp/x\n")
         terminal.expect("~")
         for keys in ("ihello", "\x1b", ":wq\n"):
             terminal.send(keys)
-            time.sleep(0.6)
+            time.sleep(0.6 * slowness)
         terminal.expect("READY> ")
-        suite.check("terminals: vi", "hello\r\n" in terminal.run("cat /tmp/x"))
+        suite.check(f"terminals, {host}: vi", "hello\r\n" in terminal.run("cat /tmp/x"))
         terminal.send("seq 200 | less\n")
         terminal.expect("\n29\r\n:")
         terminal.send(" ")
         seen = terminal.expect("\n58\r\n:")
         terminal.send("q")
-        suite.check("terminals: less", "no '" not in seen + terminal.expect("READY> "), seen)
+        suite.check(f"terminals, {host}: less", "no '" not in seen + terminal.expect("READY> "), seen)
         terminal.run("trap 'echo now $(stty size)' WINCH")
         terminal.resize(41, 101)
         terminal.send("\n")
         seen = terminal.expect("now 41 101")
-        suite.check("terminals: the window's size follows", "no '" not in seen, seen)
-        terminal.send("exec 3>&1; yes | head -c 3000000; echo E''ND\n")
+        suite.check(f"terminals, {host}: the window's size follows", "no '" not in seen, seen)
+        # Each of them ends a line.
+        lines = 1500000 // slowness ** 2
+        terminal.send(f"exec 3>&1; yes | head -c {2 * lines}; echo E''ND\n")
         time.sleep(2)
-        seen = terminal.expect("END", 60)
-        suite.check("terminals: a slow reader gets every byte", seen.count("y\r\n") >= 1500000, str(len(seen)))
+        seen = terminal.expect("END", 120)
+        suite.check(f"terminals, {host}: a slow reader gets every byte", seen.count("y\r\n") >= lines, str(len(seen)))
         terminal.expect("READY> ")
         terminal.send("yes\n")
-        time.sleep(1)
+        time.sleep(slowness)
         terminal.send("\x03")
         seen = terminal.expect("READY> ", 60)
-        suite.check("terminals: control-C stops a flood", "no '" not in seen[-40:], seen[-200:])
+        suite.check(f"terminals, {host}: control-C stops a flood", "no '" not in seen[-40:], seen[-200:])
         terminal.send("exit 3\n")
-        suite.check("terminals: programs: status", terminal.end() == 3)
+        suite.check(f"terminals, {host}: programs: status", terminal.end() == 3)
     finally:
         terminal.close()
 
 
-def ends(suite, image):
+def ends(suite, image, host):
     for name, number, expected in (("SIGTERM", signal.SIGTERM, None), ("SIGHUP", signal.SIGHUP, 129)):
-        terminal = Shell(image)
+        terminal = Shell(host, image)
         try:
             terminal.process.send_signal(number)
-            status = terminal.end(3)
+            status = terminal.end(3 * HOSTS[host][1])
             if expected is None:  # an interactive shell ignores it
-                suite.check(f"terminals: {name} reaches a shell that ignores it", status is None, str(status))
+                suite.check(f"terminals, {host}: {name} reaches a shell that ignores it", status is None, str(status))
                 terminal.send("exit 4\n")
                 status, expected = terminal.end(), 4
-            suite.check(f"terminals: {name}: status", status == expected, str(status))
-            suite.check(f"terminals: {name}: settings are restored", terminal.is_restored())
+            suite.check(f"terminals, {host}: {name}: status", status == expected, str(status))
+            suite.check(f"terminals, {host}: {name}: settings are restored", terminal.is_restored())
         finally:
             terminal.close()
-    terminal = Shell(image)
+    terminal = Shell(host, image)
     try:
         pid = terminal.process.pid
         child = int(open(f"/proc/{pid}/task/{pid}/children").read().split()[0])
-        suite.check("terminals: the terminal is raw meanwhile", not terminal.is_restored())
+        suite.check(f"terminals, {host}: the terminal is raw meanwhile", not terminal.is_restored())
         os.kill(child, signal.SIGKILL)
         status = terminal.end()
-        suite.check("terminals: a killed unikernel leaves the terminal in order",
+        suite.check(f"terminals, {host}: a killed unikernel leaves the terminal in order",
                     status == 137 and terminal.is_restored(), str(status))
     finally:
         terminal.close()
-    terminal = Shell(image)
+    terminal = Shell(host, image)
     try:
         os.close(terminal.master)
         os.close(terminal.slave)
-        status = terminal.process.wait(10)
-        suite.check("terminals: the end of the terminal ends the shell", status in (129, 1), str(status))
+        status = terminal.process.wait(40)
+        suite.check(f"terminals, {host}: the end of the terminal ends the shell", status in (129, 1), str(status))
     except subprocess.TimeoutExpired:
-        suite.check("terminals: the end of the terminal ends the shell", False)
+        suite.check(f"terminals, {host}: the end of the terminal ends the shell", False)
     finally:
         terminal.close()
 
 
-def without(suite, image):
+def without(suite, image, host):
     """What `run` does about terminals without -t."""
-    done = suite.run([SWIFTLET, "run", "-t", image])
-    suite.check("terminals: -t without one", done[0] == 125 and done[2].count(b"\n") == 1, str(done))
-    terminal = Terminal([SWIFTLET, "run", "-i", image, "-c", "tty; read x; echo got $x; sleep 100"])
+    done = suite.run([SWIFTLET, "run", *HOSTS[host][0], "-t", image])
+    suite.check(f"terminals, {host}: -t without one", done[0] == 125 and done[2].count(b"\n") == 1, str(done))
+    terminal = Terminal([SWIFTLET, "run", *HOSTS[host][0], "-i", image, "-c", "tty; read x; echo got $x; sleep 100"])
     try:
         seen = terminal.expect("not a tty")
         terminal.send("line\n")
         seen += terminal.expect("got line")
-        suite.check("terminals: -i alone passes a line", "no '" not in seen, seen)
+        suite.check(f"terminals, {host}: -i alone passes a line", "no '" not in seen, seen)
         terminal.send("\x03")
         status = terminal.end()
-        suite.check("terminals: control-C reaches a program without -t", status == 130, str(status))
+        suite.check(f"terminals, {host}: control-C reaches a program without -t", status == 130, str(status))
     finally:
         terminal.close()
-    terminal = Terminal([SWIFTLET, "run", image, "-c", "read x; echo $?"])
+    terminal = Terminal([SWIFTLET, "run", *HOSTS[host][0], image, "-c", "read x; echo $?"])
     try:
-        suite.check("terminals: neither -i nor -t: no input", "no '" not in terminal.expect("1\r\n"))
+        suite.check(f"terminals, {host}: neither -i nor -t: no input", "no '" not in terminal.expect("1\r\n"))
     finally:
         terminal.close()
+
+
+def frozen(suite, image):
+    """A QEMU that does nothing any more does not keep its user: a second signal ends it, or a third control-C."""
+    def stop(terminal):
+        waiting = [terminal.process.pid]
+        while waiting:
+            pid = waiting.pop()
+            if b"qemu" in open(f"/proc/{pid}/cmdline", "rb").read():
+                os.kill(pid, signal.SIGSTOP)
+                return
+            waiting += [int(child) for child in open(f"/proc/{pid}/task/{pid}/children").read().split()]
+
+    for name, keys in (("SIGTERM", None), ("control-C", "\x03")):
+        terminal = Shell("bare", image)
+        try:
+            stop(terminal)
+            time.sleep(0.5)
+            for _ in range(6):
+                if keys:
+                    terminal.send(keys)
+                else:
+                    terminal.process.send_signal(signal.SIGTERM)
+                time.sleep(0.7)
+            status = terminal.end(10)
+            suite.check(f"terminals, bare: {name} again ends a machine that is frozen",
+                        status in (130, 143) and terminal.is_restored(), f"{status} {terminal.text}")
+        finally:
+            terminal.close()
 
 
 def tests(suite, work):
     conformance(suite, work)
     image = image_of(suite, work)
     dialogue(suite, image)
-    programs(suite, image)
-    ends(suite, image)
-    without(suite, image)
+    for host in HOSTS:
+        for function in (programs, ends, without):
+            function(suite, image, host)
+    if "bare" in HOSTS:
+        frozen(suite, image)

@@ -7,6 +7,11 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SWIFTLET = os.path.join(os.path.dirname(os.path.dirname(HERE)), "bin", "swiftlet")
+# Each host, and how long a run may take there.
+HOSTS = {"linux": ([], 60)}
+if shutil.which("qemu-system-x86_64"):
+    HOSTS["bare"] = (["--host=bare"], 180)
+    HOSTS["bare, q35"] = (["--host=bare", "--machine=q35", "--cpus=1"], 180)
 
 # What a program may expect of a file system; run natively in a directory, and on a volume: the answers must agree.
 PROGRAM = r"""#define _GNU_SOURCE
@@ -84,21 +89,42 @@ def image_of(suite, work):
     return suite.build(work, "volumes", shutil.which("bash"), *adds)
 
 
-def shell(suite, work, volume, script, option=""):
-    image = os.path.join(work, "volumes.img")
-    return suite.run([SWIFTLET, "run", "-m", "128m", "-v", f"{volume}:/data{option}", image, "-c", script], seconds=60)
+class Host:
+    """Runs with volumes on one of the hosts."""
+
+    def __init__(self, suite, work, name):
+        self.suite, self.work, self.name = suite, work, name
+        self.options, self.seconds = HOSTS[name]
+
+    def check(self, name, good, detail=""):
+        self.suite.check(f"volumes, {self.name}: {name}", good, detail)
+
+    def clean(self, name, volume):
+        clean(self.suite, f"volumes, {self.name}: {name}", volume)
+
+    def file(self, name):
+        return os.path.join(self.work, self.name.replace(", ", "-") + "-" + name)
+
+    def command(self, *arguments):
+        return [SWIFTLET, "run", *self.options, *arguments]
+
+    def run(self, *arguments, **options):
+        return self.suite.run(self.command(*arguments), seconds=self.seconds, **options)
+
+    def shell(self, volume, script, option=""):
+        image = os.path.join(self.work, "volumes.img")
+        return self.run("-m", "128m", "-v", f"{volume}:/data{option}", image, "-c", script)
 
 
-def calls(suite, work):
-    volume = os.path.join(work, "calls.ext4")
-    program = suite.compile_c(work, "filesystem", PROGRAM, "-w")
-    native_directory = os.path.join(work, "native")
+def calls(host):
+    volume = host.file("calls.ext4")
+    program = host.suite.compile_c(host.work, "filesystem", PROGRAM, "-w")
+    native_directory = host.file("native")
     os.mkdir(native_directory)
-    ours = suite.run([SWIFTLET, "run", "-v", f"64m@{volume}:/data", program, "/data"], seconds=60)
-    native = suite.run([program, native_directory], seconds=60)
-    suite.check("a volume answers as Linux's file systems do", ours[:2] == native[:2],
-                difference(ours, native))
-    clean(suite, "e2fsck finds the volume clean", volume)
+    ours = host.run("-v", f"64m@{volume}:/data", program, "/data")
+    native = host.suite.run([program, native_directory], seconds=60)
+    host.check("answers as Linux's file systems do", ours[:2] == native[:2], difference(ours, native))
+    host.clean("e2fsck finds the volume clean", volume)
 
 
 def difference(ours, native):
@@ -106,77 +132,123 @@ def difference(ours, native):
     return f"{ours[0]} {native[0]} {ours[2]}\n" + "\n".join(f"{a}, native {b}" for a, b in pairs if a != b)
 
 
-def persistence(suite, work):
-    volume = os.path.join(work, "data.ext4")
+def persistence(host):
+    volume = host.file("data.ext4")
     script = ("cd /data; mkdir -p a/b; i=0; while [ $i -lt 300 ]; do echo $i > a/b/$i; i=$((i+1)); done; "
               "cp /bin/bash big || cp /usr/bin/bash big; ln -s a/b link; mv a/b/7 a/seven; rm a/b/8")
-    made = shell(suite, work, "64m@" + volume, script)
-    suite.check("a shell writes to a volume", made[0] == 0, str(made))
-    clean(suite, "e2fsck finds it clean afterwards", volume)
+    made = host.shell("64m@" + volume, script)
+    host.check("a shell writes to a volume", made[0] == 0, str(made))
+    host.clean("e2fsck finds it clean afterwards", volume)
     told = subprocess.run(["/usr/sbin/debugfs", "-R", "cat a/seven", volume], capture_output=True).stdout
-    suite.check("debugfs reads what was written", told == b"7\n", str(told))
-    again = shell(suite, work, volume, "cat /data/a/seven /data/link/299; ls /data/a/b | wc -l; rm -r /data/a; ls /data")
-    suite.check("the next run finds it", again[:2] == (0, b"7\n299\n298\nbig\nlink\nlost+found\n"), str(again))
-    clean(suite, "and leaves it clean", volume)
-    refused = shell(suite, work, volume, "echo x > /data/new; mkdir /data/d; cat /data/none; ls /data", ":ro")
-    suite.check("a read-only volume refuses to be written",
-                refused[0] == 0 and refused[2].count(b"Read-only file system") == 2, str(refused))
-    full = shell(suite, work, volume, "cd /data; dd if=/dev/zero of=fill bs=65536 2>&1 | tail -1; rm fill; echo x > y && cat y")
-    suite.check("a full volume says so, and goes on", full[0] == 0 and full[1].endswith(b"x\n"), str(full))
-    clean(suite, "and it is clean after that", volume)
+    host.check("debugfs reads what was written", told == b"7\n", str(told))
+    again = host.shell(volume, "cat /data/a/seven /data/link/299; ls /data/a/b | wc -l; rm -r /data/a; ls /data")
+    host.check("the next run finds it", again[:2] == (0, b"7\n299\n298\nbig\nlink\nlost+found\n"), str(again))
+    host.clean("and leaves it clean", volume)
+    refused = host.shell(volume, "echo x > /data/new; mkdir /data/d; cat /data/none; ls /data", ":ro")
+    host.check("a read-only volume refuses to be written",
+               refused[0] == 0 and refused[2].count(b"Read-only file system") == 2, str(refused))
+    full = host.shell(volume, "cd /data; dd if=/dev/zero of=fill bs=65536 2>&1 | tail -1; rm fill; echo x > y && cat y")
+    host.check("a full volume says so, and goes on", full[0] == 0 and full[1].endswith(b"x\n"), str(full))
+    host.clean("and it is clean after that", volume)
 
 
-def directories(suite, work):
-    tree = os.path.join(work, "tree")
+def several(host):
+    """Disks keep the order of their options, and a run keeps others off its files."""
+    names = [host.file(f"several-{i}.ext4") for i in range(3)]
+    mounts = [part for i, name in enumerate(names) for part in ("-v", f"8m@{name}:/disk{i}")]
+    image = os.path.join(host.work, "volumes.img")
+    made = host.run(*mounts, image, "-c", "for i in 0 1 2; do echo $i > /disk$i/name; done")
+    told = [subprocess.run(["/usr/sbin/debugfs", "-R", "cat name", name], capture_output=True).stdout for name in names]
+    host.check("each of three volumes is the one that was named", told == [b"0\n", b"1\n", b"2\n"], f"{made} {told}")
+    holder = subprocess.Popen(host.command("-i", "-v", f"{names[0]}:/data", image, "-c", "echo here; read x"),
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    holder.stdout.readline()
+    refused = host.run("-v", f"{names[0]}:/data", image, "-c", "true")
+    host.check("a volume in use is refused", refused[0] == 125 and b"in use" in refused[2], str(refused))
+    holder.communicate(b"\n")
+
+
+def directories(host):
+    tree = host.file("tree")
     os.makedirs(os.path.join(tree, "deep", "er"))
     with open(os.path.join(tree, "deep", "er", "file"), "w") as file:
         file.write("packed\n")
     busybox = shutil.which("busybox")
-    packed = suite.run([SWIFTLET, "run", "-v", f"{tree}:/tree:ro", busybox, "cat", "/tree/deep/er/file"])
-    suite.check("a directory is packed at start", packed[:2] == (0, b"packed\n"), str(packed))
-    refused = suite.run([SWIFTLET, "run", "-v", f"{tree}:/tree", busybox, "true"])
-    suite.check("a directory needs :ro", refused[0] == 125 and b":ro" in refused[2], str(refused))
-    broken = os.path.join(work, "broken")
+    packed = host.run("-v", f"{tree}:/tree:ro", busybox, "cat", "/tree/deep/er/file")
+    host.check("a directory is packed at start", packed[:2] == (0, b"packed\n"), str(packed))
+    refused = host.run("-v", f"{tree}:/tree", busybox, "true")
+    host.check("a directory needs :ro", refused[0] == 125 and b":ro" in refused[2], str(refused))
+    broken = host.file("broken")
     with open(broken, "wb") as file:
         file.write(b"x" * 1000000)
-    refused = suite.run([SWIFTLET, "run", "-v", f"{broken}:/data", busybox, "true"])
-    suite.check("what is no file system is refused", refused[0] == 125 and b"ext4" in refused[2], str(refused))
+    refused = host.run("-v", f"{broken}:/data", busybox, "true")
+    host.check("what is no file system is refused", refused[0] == 125 and b"ext4" in refused[2], str(refused))
 
 
-def crashes(suite, work):
-    volume = os.path.join(work, "crash.ext4")
-    program = suite.compile_c(work, "writer", WRITER, "-w")
+def crashes(host):
+    volume = host.file("crash.ext4")
+    program = host.suite.compile_c(host.work, "writer", WRITER, "-w")
     good = True
     for turn in range(4):
-        command = [SWIFTLET, "run", "-v", f"32m@{volume}:/data", program]
-        writer = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
-        time.sleep(1.5 + turn * 0.3)
+        writer = subprocess.Popen(
+            host.command("-v", f"32m@{volume}:/data", program), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+        lines = [writer.stdout.readline() for _ in range(60 + 17 * turn)]
         writer.send_signal(signal.SIGKILL)
-        lines = [line for line in writer.communicate()[0].split(b"\n")[:-1] if line.isdigit()]
+        lines += writer.communicate()[0].split(b"\n")[:-1]
         # The file of the last number but one was synchronised, and removed if 3 divides the number.
-        last = [int(line) for line in lines[:-1] if int(line) % 3][-1]
-        read = shell(suite, work, volume, f"cat /data/f{last % 200} | tr -d 'x\\000'; sync")
+        last = [int(line) for line in lines[:-1] if line.strip().isdigit() and int(line) % 3][-1]
+        read = host.shell(volume, f"cat /data/f{last % 200} | tr -d 'x\\000'; sync")
         good = good and read[0] == 0 and read[1].startswith(str(last).encode())
         if not good:
-            suite.check("files synchronised before a crash", False, f"{last} {read}")
+            host.check("files synchronised before a crash", False, f"{last} {read}")
             return
-    suite.check("files synchronised before a crash are there after it", good)
-    clean(suite, "the volume is clean after crashes", volume)
+    host.check("files synchronised before a crash are there after it", good)
+    host.clean("the volume is clean after crashes", volume)
 
 
-def databases(suite, work):
+def databases(host):
     sqlite = shutil.which("sqlite3")
     if not sqlite:
         return
     for mode in ("delete", "wal"):
-        volume = os.path.join(work, f"{mode}.ext4")
-        command = [SWIFTLET, "run", "-i", "-v", f"64m@{volume}:/data", sqlite, "/data/db"]
-        ours = suite.run(command, (MAKE_DATABASE % mode).encode(), seconds=60)
-        suite.check(f"sqlite3, {mode} journal", ours[0] == 0 and ours[1].endswith(b"1\nok\n"), str(ours))
-        clean(suite, f"the volume after sqlite3, {mode} journal", volume)
+        volume = host.file(f"{mode}.ext4")
+        ours = host.run("-i", "-v", f"64m@{volume}:/data", sqlite, "/data/db", stdin=(MAKE_DATABASE % mode).encode())
+        host.check(f"sqlite3, {mode} journal", ours[0] == 0 and ours[1].endswith(b"1\nok\n"), str(ours))
+        host.clean(f"the volume after sqlite3, {mode} journal", volume)
+
+
+# Writes until the device underneath has no room: the program must hear of it, and may go on.
+FILLER = r"""#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+int main(void){static char b[65536];memset(b,'x',sizeof b);int f=open("/data/fill",O_CREAT|O_WRONLY,0644);int bad=0;
+for(int i=0;i<400&&!bad;i++){if(write(f,b,sizeof b)!=sizeof b)bad=errno;if(!bad&&fsync(f))bad=errno;}
+printf("%s\n",bad==EIO||bad==ENOSPC||bad==EROFS?"told":"not told");return 0;}
+"""
+
+
+def full_device(host):
+    """The file of the volume is sparse, and the file system below it is smaller."""
+    place = host.file("small")
+    os.mkdir(place)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "none", place], capture_output=True).returncode:
+        return
+    try:
+        volume = os.path.join(place, "volume")
+        program = host.suite.compile_c(host.work, "filler", FILLER, "-w")
+        ours = host.run("-v", f"64m@{volume}:/data", program)
+        host.check("a program hears that the device below is full", ours[:2] == (0, b"told\n"), str(ours))
+    finally:
+        subprocess.run(["umount", place])
 
 
 def tests(suite, work):
     image_of(suite, work)
-    for function in (calls, persistence, directories, crashes, databases):
-        function(suite, work)
+    for name in HOSTS:
+        host = Host(suite, work, name)
+        for function in (calls, persistence, several, directories, crashes, databases, full_device):
+            # The other machine type differs in how a disk is attached, no more.
+            if name != "bare, q35" or function in (calls, several):
+                function(host)

@@ -39,6 +39,11 @@ enum {
   EXOKERNEL_MEMORY = 22,         // a thread's number: the frames of its address space's private pages, of shared ones its share
   EXOKERNEL_SCHEDULE = 24,       // a thread's number, policy as sched(7) numbers it, priority (1 to 100 for real-time
                                  // policies, else 0), nice value + 20
+  // Revocation: frames leave the machine, and come back. Both write frame numbers of 32 bits to the start of an arena
+  // range of one page, 1024 at most, and give how many.
+  EXOKERNEL_SURRENDER = 23,      // arena offset of the page, the most frames: free ones that are nobody's now
+  EXOKERNEL_TAKE_BACK = 25,      // arena offset of the page, the most frames: surrendered ones that are free again
+  EXOKERNEL_GUARD = 26,          // arena offset of a page that is to fault until it is released: below a stack
 };
 
 // What a mapped range shows (bits 8 and up of MAP's third argument).
@@ -69,16 +74,17 @@ struct exokernel_information {
   uint64_t realtime_base;         // nanoseconds since 1970 when monotonic time was 0
   uint64_t has_keys;              // the processors have protection keys for pages (CPUID 7, PKU)
   uint64_t is_emulated;           // QEMU without KVM
-  uint64_t transports;            // virtio-mmio transports at EXOKERNEL_DEVICE_ADDRESS, 512 bytes each
+  uint64_t transport_count;
+  uint64_t transports[32];        // addresses of virtio-mmio transports
   uint64_t command_line_bytes;
   uint8_t command_line[1024];
   // virtio-pci functions, with an interrupt each (MSI-X vector 0); addresses in ring 3.
   uint64_t function_count;
   struct exokernel_function {
     uint64_t type;                      // virtio device type
-    uint64_t common, notify;            // its register blocks
+    uint64_t common, notify, device;    // its register blocks; `device` is 0 for one that has none
     uint64_t notify_multiplier;
-  } functions[8];
+  } functions[24];
 };
 
 // What the libOS tells the exokernel about itself: named by the ELF note "Swiftlet", type 1.

@@ -35,8 +35,24 @@ int start_companion(const char *program, char *const arguments[]);
 
 // A descriptor on which the blocked signals of `set` arrive.
 static inline int signal_descriptor(const sigset_t *set) { return signalfd(-1, set, SFD_CLOEXEC); }
-// The next signal of a signal descriptor, 0 without.
-static inline int next_signal(int descriptor) {
+// The next signal of a signal descriptor, 0 without, and the value that came with it.
+static inline int next_signal(int descriptor, int *value) {
   struct signalfd_siginfo information;
-  return read(descriptor, &information, sizeof information) == sizeof information ? (int)information.ssi_signo : 0;
+  if (read(descriptor, &information, sizeof information) != sizeof information) return 0;
+  *value = information.ssi_int;
+  return (int)information.ssi_signo;
+}
+
+// Changes the memory of a running image: a signal with a value.
+static inline int memory_limit_signal(void) { return SIGRTMIN + 1; }
+static inline int queue_signal(int process, int signal, int value) {
+  union sigval content = {.sival_int = value};
+  return sigqueue(process, signal, content);
+}
+// Waits for one of the signals of `set`: its number, and the value that came with it. -1 when interrupted.
+static inline int wait_signal(const sigset_t *set, int *value) {
+  siginfo_t information;
+  int signal = sigwaitinfo(set, &information);
+  if (signal > 0) *value = information.si_value.sival_int;
+  return signal;
 }

@@ -95,6 +95,9 @@ MACHINE_INLINE uint32_t machine_exchange(uint32_t *word, uint32_t value) {
 MACHINE_INLINE int machine_compare_exchange(uint32_t *word, uint32_t expected, uint32_t desired) {
   return __atomic_compare_exchange_n(word, &expected, desired, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
+// Memory that devices write.
+MACHINE_INLINE void machine_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+MACHINE_INLINE uint16_t machine_load_device16(const uint16_t *word) { return *(const volatile uint16_t *)word; }
 // The CPUID instruction: eax, ebx, ecx, edx.
 MACHINE_INLINE void machine_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t *answer) {
   __asm__ volatile("cpuid"

@@ -1,37 +1,40 @@
 import ABI
-import CBareHost
-import CMachine
 import Tasks
 
 /// A virtio network device (virtio 1.2, 5.1) with one pair of queues. Kernel lock held for every call.
-final class VirtioNetwork {
+public final class VirtioNetwork {
   private let queues: QueuePair
-  private var receive: Virtqueue { queues.receive }
-  private var transmit: Virtqueue { queues.transmit }
+  private var receive: PageQueue { queues.receive }
+  private var transmit: PageQueue { queues.transmit }
   /// virtio_net_hdr with num_buffers.
   private static let header = 12
 
   /// `pollDevices` looks here without the kernel lock: references must not be counted.
-  func keepForEver() {
+  public func keepForEver() {
     neverCount(self)
     queues.keepForEver()
   }
 
-  init?(_ transport: VirtioTransport) {
-    // CSUM, GUEST_CSUM, HOST_TSO4, MRG_RXBUF
-    let wanted: UInt64 = 1 << 0 | 1 << 1 | 1 << 11 | 1 << 15
+  public init?(_ transport: VirtioTransport, _ platform: any DevicePlatform) {
+    // CSUM, GUEST_CSUM, HOST_TSO4, HOST_TSO6, MRG_RXBUF
+    let offloads: UInt64 = 1 << 0 | 1 << 11 | 1 << 12
+    let wanted: UInt64 = offloads | 1 << 1 | 1 << 15
     guard let features = transport.negotiate(wanted), features & 1 << 15 != 0,
-      let pair = QueuePair(transport, receives: 256, transmits: 256)
+      let pair = QueuePair(transport, receives: 256, transmits: 256, platform)
     else { return nil }
     queues = pair
+    completesFrames = features & offloads == offloads
   }
 
-  var hasInput: Bool { receive.hasUsed }
+  /// The device adds checksums up and cuts TCP frames of both kinds of IP.
+  public let completesFrames: Bool
 
-  func acknowledge() { queues.transport.acknowledge() }
+  public var hasInput: Bool { receive.hasUsed }
+
+  public func acknowledge() { queues.transport.acknowledge() }
 
   /// One frame behind a `virtio_net_hdr` of ten bytes; EAGAIN with none.
-  func read(_ bytes: UnsafeMutableRawBufferPointer) -> Int {
+  public func read(_ bytes: UnsafeMutableRawBufferPointer) -> Int {
     guard let first = receive.nextDone() else { return -11 }
     let page = receive.pages[Int(first.page)].bytes
     let buffers = Int(page.loadUnaligned(fromByteOffset: 10, as: UInt16.self))
@@ -44,12 +47,12 @@ final class VirtioNetwork {
     }
     append(page, 0, min(10, first.length))
     append(page, VirtioNetwork.header, first.length)
-    receive.offer([(first.page, 4096)], isWrite: true)
+    receive.offer(first.page)
     if buffers > 1 {
       for _ in 1..<buffers {
         guard let next = receive.nextDone() else { break }
         append(receive.pages[Int(next.page)].bytes, 0, next.length)
-        receive.offer([(next.page, 4096)], isWrite: true)
+        receive.offer(next.page)
       }
     }
     if !receive.hasUsed { receive.notify() }
@@ -57,7 +60,7 @@ final class VirtioNetwork {
   }
 
   /// Sends one frame; `header` is a `virtio_net_hdr` of ten bytes. EAGAIN when the queue is full.
-  func write(header: UnsafeRawBufferPointer, _ bytes: UnsafeRawBufferPointer) -> Int {
+  public func write(header: UnsafeRawBufferPointer, _ bytes: UnsafeRawBufferPointer) -> Int {
     transmit.reclaim()
     let total = VirtioNetwork.header + bytes.count
     guard header.count == 10, transmit.freeCount * 4096 >= total else { return -11 }
@@ -78,7 +81,7 @@ final class VirtioNetwork {
       done += count
       chain.append((page, start + count))
     }
-    transmit.offer(chain, isWrite: false)
+    transmit.offer(chain, isForDevice: true)
     transmit.notify()
     return header.count + bytes.count
   }

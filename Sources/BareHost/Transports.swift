@@ -1,53 +1,18 @@
 import CBareHost
-
-/// A virtio device's registers, however it is attached (virtio 1.2, chapter 4). Kernel lock held (or start-up).
-class VirtioTransport {
-  /// Offers our features and takes those that both have; nil when the device refuses. Bits 0...63.
-  final func negotiate(_ wanted: UInt64) -> UInt64? {
-    status = 0
-    status = 1  // ACKNOWLEDGE
-    status = 3  // DRIVER
-    let version1: UInt64 = 1 << 32
-    let offered = deviceFeatures
-    guard offered & version1 != 0 else { return nil }
-    let accepted = offered & (wanted | version1)
-    driverFeatures(accepted)
-    status = 11  // FEATURES_OK
-    return status & 8 != 0 ? accepted : nil
-  }
-
-  final func start() { status = 15 }  // DRIVER_OK
-
-  var status: UInt32 {
-    get { 0 }
-    set {}
-  }
-  var deviceFeatures: UInt64 { 0 }
-  func driverFeatures(_ features: UInt64) {}
-  /// The most entries that queue `index` takes; 0 without such a queue.
-  func queueCapacity(_ index: UInt32) -> Int { 0 }
-  func enableQueue(_ index: UInt32, size: Int, descriptors: UInt64, available: UInt64, used: UInt64) {}
-  func notify(_ index: UInt32) {}
-  /// Takes the device's interrupt back, so that the next one comes.
-  func acknowledge() {}
-}
+import Virtio
 
 /// A device on virtio-mmio (virtio 1.2, 4.2.2), as QEMU's microvm and Firecracker have them.
 final class MMIOTransport: VirtioTransport {
   private let base: UInt64
 
-  private init(base: UInt64) { self.base = base }
+  let type: UInt32
 
-  /// The first transport that has a device of `type`.
-  static func find(_ type: UInt32, transports: Int) -> MMIOTransport? {
-    for i in 0..<transports {
-      let base = UInt64(EXOKERNEL_DEVICE_ADDRESS) + UInt64(i) * 512
-      // "virt", version 2: the registers of virtio 1
-      if bare_load(base) == 0x7472_6976, bare_load(base + 4) == 2, bare_load(base + 8) == type {
-        return MMIOTransport(base: base)
-      }
-    }
-    return nil
+  /// Nil when no device is behind the registers at `base`.
+  init?(base: UInt64) {
+    // "virt", version 2: the registers of virtio 1
+    guard bare_load(base) == 0x7472_6976, bare_load(base + 4) == 2 else { return nil }
+    self.base = base
+    type = bare_load(base + 8)
   }
 
   override var status: UInt32 {
@@ -92,6 +57,12 @@ final class MMIOTransport: VirtioTransport {
 
   override func notify(_ index: UInt32) { bare_store(base + 0x50, index) }
 
+  override func configuration(_ offset: UInt64) -> UInt32 { bare_load(base + 0x100 + offset) }
+  override func setConfiguration(_ offset: UInt64, _ value: UInt32) {
+    bare_store(base + 0x100 + offset, value)
+  }
+  override var generation: UInt32 { bare_load(base + 0xfc) }
+
   override func acknowledge() {
     let pending = bare_load(base + 0x60)
     if pending != 0 { bare_store(base + 0x64, pending) }
@@ -105,22 +76,13 @@ final class PCITransport: VirtioTransport {
   private let notifications: UInt64
   private let multiplier: UInt64
 
-  private init(_ function: exokernel_function) {
+  private let device: UInt64
+
+  init(_ function: exokernel_function) {
     common = function.common
     notifications = function.notify
     multiplier = function.notify_multiplier
-  }
-
-  static func find(_ type: UInt32, _ information: UnsafePointer<exokernel_information>) -> PCITransport? {
-    let count = Int(min(information.pointee.function_count, 8))
-    return withUnsafeBytes(of: information.pointee.functions) { bytes -> PCITransport? in
-      for i in 0..<count {
-        let function = bytes.load(
-          fromByteOffset: i * MemoryLayout<exokernel_function>.stride, as: exokernel_function.self)
-        if function.type == type { return PCITransport(function) }
-      }
-      return nil
-    }
+    device = function.device
   }
 
   override var status: UInt32 {
@@ -136,6 +98,7 @@ final class PCITransport: VirtioTransport {
   }
 
   override func driverFeatures(_ features: UInt64) {
+    bare_store16(common + 0x10, 0)  // MSI-X vector of changes of the configuration
     bare_store(common + 8, 1)
     bare_store(common + 12, UInt32(truncatingIfNeeded: features >> 32))
     bare_store(common + 8, 0)
@@ -168,5 +131,40 @@ final class PCITransport: VirtioTransport {
     bare_store16(common + 0x16, UInt16(index))
     let offset = UInt64(bare_load16(common + 0x1e))
     bare_store16(notifications + offset * multiplier, UInt16(index))
+  }
+  override func configuration(_ offset: UInt64) -> UInt32 { device == 0 ? 0 : bare_load(device + offset) }
+  override func setConfiguration(_ offset: UInt64, _ value: UInt32) {
+    if device != 0 { bare_store(device + offset, value) }
+  }
+  override var generation: UInt32 { UInt32(bare_load8(common + 0x15)) }
+}
+
+/// The virtio devices of the machine.
+struct DeviceList {
+  private let information: UnsafePointer<exokernel_information>
+
+  init(_ information: UnsafePointer<exokernel_information>) { self.information = information }
+
+  /// Calls `body` with the transport of each device of `type`, in the order of their addresses.
+  func forEach(_ type: UInt32, _ body: (VirtioTransport) -> Void) {
+    withUnsafeBytes(of: information.pointee.transports) { addresses in
+      for i in 0..<Int(min(information.pointee.transport_count, 32)) {
+        let base = addresses.load(fromByteOffset: i * 8, as: UInt64.self)
+        if let transport = MMIOTransport(base: base), transport.type == type { body(transport) }
+      }
+    }
+    withUnsafeBytes(of: information.pointee.functions) { functions in
+      for i in 0..<Int(min(information.pointee.function_count, 24)) {
+        let function = functions.load(
+          fromByteOffset: i * MemoryLayout<exokernel_function>.stride, as: exokernel_function.self)
+        if function.type == UInt64(type) { body(PCITransport(function)) }
+      }
+    }
+  }
+
+  func first(_ type: UInt32) -> VirtioTransport? {
+    var found: VirtioTransport?
+    forEach(type) { if found == nil { found = $0 } }
+    return found
   }
 }
