@@ -43,10 +43,13 @@ extension Process {
 
   /// One call of so many is measured, and counts for all of them.
   public static var systemSampling: UInt64 { 128 }
+  /// What a call takes beyond this is its own: a single long one says nothing of others.
+  private static var usualCall: UInt64 { 10_000 }
 
   /// A measured call has taken this long.
   public func addSystemSample(_ nanoseconds: UInt64) {
-    sampledSystemNanoseconds &+= nanoseconds &* Process.systemSampling
+    let usual = min(nanoseconds, Process.usualCall)
+    sampledSystemNanoseconds &+= usual &* Process.systemSampling &+ (nanoseconds - usual)
   }
 
   /// The last thread goes: its host process and what that knows end with it. A borrowed thread's time is its lender's.
