@@ -66,7 +66,7 @@ extension AddressSpace {
       guard let area = area(at: at) else { break }
       let length = min(count - result.count, 4096 - Int(at & 4095))
       guard let slice = try? UserSlice(at, length) else { break }
-      let page = accessing(area, at, area.protection.union(.read), isForced: isForced) { try? slice.bytes() }
+      let page = accessing(area, at, .read, isForced: isForced) { try? slice.bytes() }
       guard let page else { break }
       result += page
     }
@@ -83,7 +83,7 @@ extension AddressSpace {
       let mayForce = isForced && !area.isShared
       let part = Array(bytes[done..<min(bytes.count, done + 4096 - Int(at & 4095))])
       guard let slice = try? UserSlice(at, part.count) else { break }
-      let stored = accessing(area, at, area.protection.union([.read, .write]), isForced: mayForce) {
+      let stored = accessing(area, at, [.read, .write], isForced: mayForce) {
         try? slice.store(part)
       }
       guard stored != nil else { break }
@@ -92,14 +92,21 @@ extension AddressSpace {
     return done
   }
 
-  /// Does `work` on the page at `address`, if need be with more rights for its time.
+  /// Does `work` on the page at `address`, if need be with more rights for its time. Under a guard code is not executable
+  /// while it is read, which shows it as the program wrote it, or written, and is looked at anew afterwards.
   private func accessing<T>(
     _ area: VirtualMemoryArea, _ address: UInt, _ needed: Protection, isForced: Bool, _ work: () -> T?
   ) -> T? {
-    guard isForced, area.protection != needed else { return work() }
     let page = address & ~4095
-    guard (try? host.protect(address: page, length: 4096, protection: needed)) != nil else { return nil }
-    defer { try? host.protect(address: page, length: 4096, protection: area.protection) }
-    return work()
+    do throws(Errno) {
+      if area.protection.contains(.execute) { try withdrawExecution(page, page + 4096) }
+      guard isForced, !area.protection.isSuperset(of: needed) else { return work() }
+      if needed.contains(.write) { areas[index(above: address)].wasWritable = true }
+      try host.protect(
+        address: page, length: 4096, protection: AddressSpace.shown(area.protection.union(needed)))
+      let result = work()
+      try host.protect(address: page, length: 4096, protection: AddressSpace.shown(area.protection))
+      return result
+    } catch { return nil }
   }
 }

@@ -1,5 +1,5 @@
 // Processes of many kinds come and go: how many bytes of memory each leaves behind. Prints the kinds that leave more than
-// 256 bytes, then "done".
+// a KiB, then "done".
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -76,7 +76,7 @@ int main(int count, char **arguments) {
     long before = available();
     for (int i = 0; i < 800; i++) one(kind);
     long left = (before - available()) * 1024 / 800;
-    if (left > 256) printf("kind %d leaves %ld bytes\n", kind, left);
+    if (left > 1024) printf("kind %d leaves %ld bytes\n", kind, left);
   }
   puts("done");
   return 0;
