@@ -30,7 +30,7 @@ enum LinuxCall {
   static let seccomp = 317, getrandom = 318, memfdCreate = 319, ioctl = 16, schedYield = 24,
     getppid = 110
   static let pkeyMprotect = 329, pkeyAllocate = 330
-  static let schedGetAffinity = 204
+  static let schedGetAffinity = 204, getrusage = 98, restart = 219
 
   static func check(_ result: Int) throws(Errno) -> Int {
     if result < 0 { throw Errno(rawValue: Int32(-result)) }

@@ -131,6 +131,13 @@ public final class LinuxHost: HostInterface {
     return UInt64(bitPattern: time.seconds) &* 1_000_000_000 &+ UInt64(bitPattern: time.nanoseconds)
   }
 
+  /// ru_maxrss of getrusage(2), in KiB, behind two times.
+  public var peakResidentBytes: UInt64 {
+    var usage: [18 of UInt64] = .init(repeating: 0)
+    _ = withUnsafeMutablePointer(to: &usage) { LinuxCall.raw(LinuxCall.getrusage, 0, Int(bitPattern: $0)) }
+    return usage[4] << 10
+  }
+
   private func start(_ block: UnsafeMutablePointer<thread_block>, flags: Int) throws(Errno) {
     block.pointee.host_thread = 0
     _ = try LinuxCall.check(host_clone(flags, block.pointee.frame, block))

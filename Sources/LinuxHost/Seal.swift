@@ -51,6 +51,7 @@ public enum Seal {
     [
       AllowedCall(LinuxCall.futex, "futex: park and unpark threads (WAIT, WAKE, WAIT_BITSET)").only(
         1, 0, 1, 9),
+      AllowedCall(LinuxCall.restart, "restart_syscall: Linux goes on with a wait that a stop interrupted"),
       AllowedCall(LinuxCall.ppoll, "ppoll: wait for the network and the console"),
       AllowedCall(LinuxCall.read, "read: descriptors set up before the seal"),
       AllowedCall(LinuxCall.write, "write: descriptors set up before the seal"),
@@ -81,6 +82,7 @@ public enum Seal {
       )
       .only(1, Signals.kick, 17),
       AllowedCall(LinuxCall.clockGettime, "clock_gettime: where the vDSO cannot"),
+      AllowedCall(LinuxCall.getrusage, "getrusage: the process's own").only(0, 0),
       AllowedCall(LinuxCall.getrandom, "getrandom"),
       AllowedCall(LinuxCall.schedYield, "sched_yield"),
       AllowedCall(LinuxCall.exit, "exit"),
@@ -104,6 +106,7 @@ public enum Seal {
       AllowedCall(LinuxCall.open, "open: /proc, read-only").only(1, 0o2000000),
       AllowedCall(LinuxCall.read, "read"), AllowedCall(LinuxCall.close, "close"),
       AllowedCall(LinuxCall.futex, "futex: sleep, and wake who waits").only(1, 0, 1),
+      AllowedCall(LinuxCall.restart, "restart_syscall: Linux goes on with a wait that a stop interrupted"),
       AllowedCall(LinuxCall.munmap, "munmap: leave the arena"),
       AllowedCall(LinuxCall.mprotect, "mprotect: the libOS's data, read-only").only(2, 1),
       AllowedCall(LinuxCall.exitGroup, "exit_group"),

@@ -51,11 +51,12 @@ extension LinuxThread {
     clearChildWord()
     if process.threads.count == 1 { returnMemory() }
     hasExited = true
+    refuseVisits()
     process.threads.removeAll { $0 === self }
     // The leader's number stays with the process until it has been waited for.
     ProcessTable.remove(self)
     if process.threads.isEmpty {
-      process.keepProcessorTime(of: self)
+      process.keepUsage(of: self)
       if !process.isExiting {
         process.isExiting = true
         process.exitStatus = (code & 0xff) << 8

@@ -93,7 +93,12 @@ extension LinuxThread {
       threadMemory.retire(childBlock, inUse: false)
       throw error
     }
-    if flags.contains(.memory), !flags.contains(.thread) { lend(to: child, arguments) }
+    if flags.contains(.memory), !flags.contains(.thread) {
+      child.lender = self
+      borrower = child
+      depart(.lend)
+      return child.tid
+    }
     do throws(Errno) {
       if flags.contains(.thread) {
         try host.startThread(childBlock)
@@ -165,23 +170,29 @@ extension LinuxThread {
 
   // MARK: Borrowed threads (vfork)
 
-  /// Runs the child on this host thread, in this address space, until it executes or ends. Does not return: the
-  /// parent goes on from its frame, with the child's id as the result.
-  private func lend(to child: LinuxThread, _ arguments: CloneArguments) -> Never {
-    block.pointee.frame.pointee.rax = UInt64(child.tid)
-    child.lender = self
-    if child.block.pointee.fs_base != 0 { host.setThreadPointer(UInt(child.block.pointee.fs_base)) }
-    threadMemory.continue(as: child.block, from: block, leaveWithLock)
-  }
-
-  /// The child of a vfork has its own memory now, or has ended: the host thread is the parent's again.
-  public func giveBack(startingProcess: Bool) -> Never {
-    guard let parent = lender else { preconditionFailure("nothing was lent") }
+  /// The host thread changes from this thread to the one that `departure` means: the child of its vfork, which runs in
+  /// the parent's address space until it executes or ends, or back to the parent. For the last function on this
+  /// thread's stack. The other thread goes on from its frame.
+  public func changeThreads() -> ThreadChange {
+    let isLent = departure == .lend
+    guard let other = isLent ? borrower : lender else { preconditionFailure("nothing is lent") }
+    // Kept for when the host thread comes back: attention for what was asked for meanwhile.
+    departure = .none
+    machine_store(&block.pointee.attention, 1)
+    if isLent {
+      if other.block.pointee.fs_base != 0 { host.setThreadPointer(UInt(other.block.pointee.fs_base)) }
+      return ThreadChange(to: other.block, from: block, function: leaveWithLock)
+    }
     lender = nil
-    startsProcess = startingProcess
-    parent.borrower = self
-    threadMemory.continue(as: parent.block, from: block, resumeLender)
+    return ThreadChange(to: other.block, from: block, function: resumeLender)
   }
+}
+
+/// Arguments of `ThreadMemory.continue`.
+public struct ThreadChange {
+  public let to: UnsafeMutablePointer<thread_block>
+  public let from: UnsafeMutablePointer<thread_block>
+  public let function: @convention(c) () -> Void
 }
 
 /// On the new thread's stack, kernel lock held: leave.

@@ -75,8 +75,15 @@ public final class LinuxThread: Thread {
   /// The last calls, for a panic to tell.
   public var calls = RecentCalls()
   public var repeatedFaults = RepeatedFaults()
+  /// The child of a vfork that runs on this thread's host thread.
   var borrower: LinuxThread?
-  var startsProcess = false
+  var isLending: Bool { borrower != nil }
+  /// The child of a vfork that gives the thread back goes on in a host process of its own.
+  public var startsProcess = false
+  /// What the thread does on its way out of the libOS instead of going back to its program.
+  public internal(set) var departure = Departure.none
+  /// exit(2)
+  public var exitCode: Int32 = 0
 
   init(block: UnsafeMutablePointer<thread_block>, tid: Int32, process: Process) {
     self.tid = tid
@@ -92,6 +99,12 @@ public final class LinuxThread: Thread {
   @inline(__always)
   public static var running: LinuxThread { unsafeDowncast(Thread.current, to: LinuxThread.self) }
 
+  /// Has the thread leave in another way than back to its program: on the slow way out, when its stack holds nothing.
+  public func depart(_ departure: Departure) {
+    self.departure = departure
+    machine_store(&block.pointee.attention, 1)
+  }
+
   /// The deadline of the call that is being restarted, if it is; else `computed`.
   public func takeRestartDeadline(_ computed: UInt64) -> UInt64 {
     guard let deadline = restartDeadline else { return computed }
@@ -101,6 +114,16 @@ public final class LinuxThread: Thread {
 
   /// Remembers when a call that answers ERESTART_RESTARTBLOCK was to end.
   public func keepRestartDeadline(_ deadline: UInt64) { restartDeadline = deadline }
+}
+
+/// See `LinuxThread.departure`.
+public enum Departure {
+  case none
+  case end
+  /// The child of a vfork runs in the thread's place.
+  case lend
+  /// The child of a vfork leaves the thread to its parent.
+  case giveBack
 }
 
 /// A ring of a thread's last system calls and their results.

@@ -85,9 +85,12 @@ public final class Process {
   public var niceness: Int32 = 0
   /// personality(2)
   public var personality: UInt32 = 0
-  /// Nanoseconds of processor time: of threads of host processes that have ended, and of children waited for.
-  public internal(set) var endedProcessorNanoseconds: UInt64 = 0
-  public internal(set) var childrenProcessorNanoseconds: UInt64 = 0
+  /// What the process was last said to have used, and what children waited for have.
+  var usage = ResourceUsage()
+  public internal(set) var childrenUsage = ResourceUsage()
+  /// Processor time of host processes that have ended, and of sampled calls.
+  var endedHostNanoseconds: UInt64 = 0
+  var sampledSystemNanoseconds: UInt64 = 0
   /// keyrings(7); the session's goes to children.
   public var processKeyring: Key?
   public var sessionKeyring: Key?

@@ -43,7 +43,7 @@ public struct WaitResult {
   /// As wait4(2) stores it.
   public var status: Int32
   /// Of the child and the children that it waited for.
-  public var processorNanoseconds: UInt64
+  public var usage: ResourceUsage
 }
 
 extension LinuxThread {
@@ -83,7 +83,7 @@ extension Process {
       guard options.contains(.exited) else { return nil }
       let result = waitResult(code: exitCode, detail: exitDetail, status: exitStatus)
       if !keeps {
-        parent?.addProcessorTime(ofChild: self)
+        parent?.childrenUsage.add(result.usage)
         forget()
       }
       return result
@@ -101,9 +101,10 @@ extension Process {
   }
 
   private func waitResult(code: Int32, detail: Int32, status: Int32) -> WaitResult {
-    WaitResult(
-      pid: pid, uid: credentials.realUser, code: code, detail: detail, status: status,
-      processorNanoseconds: processorNanoseconds &+ childrenProcessorNanoseconds)
+    var all = currentUsage
+    all.add(childrenUsage)
+    return WaitResult(
+      pid: pid, uid: credentials.realUser, code: code, detail: detail, status: status, usage: all)
   }
 }
 

@@ -54,22 +54,29 @@ struct MemorySizes {
 
 /// What /proc/PID tells of a process's memory (proc(5)).
 enum MemoryFiles {
-  /// The arguments as they are in memory now for the reader itself (setproctitle(3) changes them), as execve(2) got
-  /// them for others: another process's memory cannot be read.
+  /// The arguments as they are in memory now: setproctitle(3) changes them. As execve(2) got them when the process is
+  /// about to go.
   static func commandLine(_ subject: ProcessSubject) throws(Errno) -> [UInt8] {
     let process = subject.process
     guard !process.isZombie else { return [] }
     let space = process.addressSpace
-    guard space === LinuxThread.running.process.addressSpace, space.argumentsEnd > space.argumentsStart else {
-      return process.commandLine
-    }
-    let length = Int(space.argumentsEnd - space.argumentsStart)
-    guard let text = try? UserSlice(space.argumentsStart, length).bytes() else { return process.commandLine }
+    guard space.argumentsEnd > space.argumentsStart,
+      let text = memory(of: process, from: space.argumentsStart, to: space.argumentsEnd)
+    else { return process.commandLine }
     guard text.last != 0 else { return text }
     // A title that has run on into the environment ends at its NUL.
-    let all =
-      (try? UserSlice(space.argumentsStart, Int(space.environmentEnd - space.argumentsStart)).bytes()) ?? text
+    let all = memory(of: process, from: space.argumentsStart, to: space.environmentEnd) ?? text
     return Array(all[..<(all.firstIndex(of: 0) ?? all.count)])
+  }
+
+  private static func memory(of process: Process, from start: UInt, to end: UInt) -> [UInt8]? {
+    var result: [UInt8] = []
+    while start + UInt(result.count) < end {
+      let at = start + UInt(result.count)
+      guard let part = try? process.readMemory(at: at, count: Int(end - at)) else { return nil }
+      result += part
+    }
+    return result
   }
 
   static func environment(_ subject: ProcessSubject) throws(Errno) -> [UInt8] {

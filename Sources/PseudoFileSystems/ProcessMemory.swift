@@ -3,7 +3,7 @@ import Processes
 import Tasks
 import VFS
 
-/// /proc/PID/mem: a process reads and writes its own memory; another's cannot be reached from here (EIO).
+/// /proc/PID/mem: the memory of a process, as a debugger sees it: page protections do not hold it back.
 final class ProcessMemory: Inode {
   let subject: ProcessSubject
 
@@ -29,41 +29,36 @@ private final class OpenProcessMemory: OpenFile {
     super.init(inode: memory, flags: flags)
   }
 
-  /// The part of `count` bytes at `offset` that lies in mapped pages. Accesses go through the page protections.
-  private func mapped(_ count: Int, at offset: Int64) throws(Errno) -> UserSlice {
+  private func subject(at offset: Int64) throws(Errno) -> Process {
     try memory.subject.check()
     guard offset >= 0 else { throw .invalid }
-    let process = memory.subject.process
-    guard process.addressSpace === LinuxThread.running.process.addressSpace else { throw .inputOutput }
-    let address = UInt(offset)
-    guard let area = process.addressSpace.area(at: address), area.protection.contains(.read) else {
-      throw .inputOutput
-    }
-    return try UserSlice(address, min(count, Int(area.end - address)))
+    return memory.subject.process
   }
 
   override func read(_ slice: UserSlice, at offset: Int64) throws(Errno) -> Int {
-    var source = try mapped(slice.count, at: offset)
+    let process = try subject(at: offset)
     var target = slice
-    let total = source.count
-    while source.count > 0 {
+    while target.count > 0 {
+      let done = slice.count - target.count
       let part: [UInt8]
-      do throws(Errno) { part = try source.prefix(4096 - Int(source.address & 4095)).bytes() } catch {
-        if source.count < total { break }
-        throw .inputOutput
+      do throws(Errno) {
+        part = try process.readMemory(at: UInt(offset) &+ UInt(done), count: target.count, isForced: true)
+      } catch {
+        if done > 0 { return done }
+        throw error == .badAddress ? .inputOutput : error
       }
       try target.store(part)
-      source.advance(part.count)
       target.advance(part.count)
     }
-    return total - source.count
+    return slice.count
   }
 
   override func write(_ slice: UserSlice, at offset: Int64) throws(Errno) -> Int {
-    let target = try mapped(slice.count, at: offset).prefix(4096)
-    let part = try slice.prefix(target.count).bytes()
-    do throws(Errno) { try target.store(part) } catch { throw .inputOutput }
-    return part.count
+    let process = try subject(at: offset)
+    let part = try slice.prefix(Process.longestVisit).bytes()
+    do throws(Errno) {
+      return try process.writeMemory(part, at: UInt(offset), isForced: true)
+    } catch { throw error == .badAddress ? .inputOutput : error }
   }
 
   override func read(_ slice: UserSlice) throws(Errno) -> Int {

@@ -57,8 +57,7 @@ enum StatusFiles {
     return true
   }
 
-  /// Nanoseconds of processor time; the host counts user's and system's together. Threads of another process than the
-  /// reader's are known only as a whole: 0.
+  /// Nanoseconds of processor time. Threads of another process than the reader's are known only as a whole: 0.
   private static func time(_ subject: ProcessSubject) -> UInt64 {
     subject.task?.processorNanoseconds ?? subject.process.processorNanoseconds
   }
@@ -68,13 +67,13 @@ enum StatusFiles {
     let process = subject.process
     let space = process.addressSpace
     let sizes = MemorySizes(space)
-    let used = time(subject)
-    let children = process.childrenProcessorNanoseconds
+    let used = subject.task?.currentUsage ?? process.currentUsage
+    let children = process.childrenUsage
     let startStack = isInspected ? UInt64(space.argumentsStart) & ~15 : 0
     let signals = SignalMasks(subject)
     // flags: PF_FORKNOEXEC until execve(2), PF_RANDOMIZE after.
     var list: [UInt64] = [process.hasExecuted ? 0x0040_0000 : 0x0040_0040, 0, 0, 0, 0]
-    list += [used / tick, 0, children / tick, 0]
+    list += [used.user / tick, used.system / tick, children.user / tick, children.system / tick]
     let nice = Int64(process.niceness)
     list += [
       UInt64(bitPattern: 20 + nice), UInt64(bitPattern: nice), UInt64(max(process.threads.count, 1)), 0,

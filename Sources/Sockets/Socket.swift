@@ -109,6 +109,8 @@ open class Socket: OpenFile {
   open func shutdown(_ how: Int32) throws(Errno) { throw .notSupported }
   open func name() throws(Errno) -> [UInt8] { throw .notSupported }
   open func peerName() throws(Errno) -> [UInt8] { throw .notConnected }
+  /// The peer of a socket fresh from `accept`, for accept(2).
+  open func acceptedName() throws(Errno) -> [UInt8] { try peerName() }
   open func setOption(level: Int32, option: Int32, _ value: UserSlice) throws(Errno) {
     throw .noProtocolOption
   }

@@ -149,6 +149,12 @@ public final class TCPSocket: InternetSocket {
     return bytes(connection.remote)
   }
 
+  /// A peer that has reset the connection since is told all the same, as on Linux.
+  public override func acceptedName() throws(Errno) -> [UInt8] {
+    guard let connection else { throw .notConnected }
+    return bytes(connection.remote)
+  }
+
   // MARK: The end
 
   public override func shutdown(_ how: Int32) throws(Errno) {

@@ -48,6 +48,7 @@ private func serve(_ number: Int, _ frame: UnsafeMutablePointer<trap_frame>) {
   let thread = LinuxThread.running
   thread.callNumber = UInt64(number)
   thread.calls.begin(number)
+  let sample = UInt64(thread.calls.count) % Process.systemSampling == 64 ? thread.processorNanoseconds : 0
   let line = Trace.systemCalls ? Trace.begin(call) : nil
   do throws(Errno) {
     if call.keepsMemory, MemoryLimit.isExhausted { throw .noMemory }
@@ -66,6 +67,7 @@ private func serve(_ number: Int, _ frame: UnsafeMutablePointer<trap_frame>) {
       thread.process.notify(SignalInformation(Signal.pipe, code: SignalInformation.kernel))
     }
   }
+  if sample != 0 { thread.process.addSystemSample(thread.processorNanoseconds &- sample) }
   if frame.pointee.kind == UInt64(TRAP_RETURN) { thread.callNumber = nil }
   thread.calls.end(frame.pointee.rax)
   if let line { Trace.end(line, result: frame.pointee.rax) }
@@ -154,22 +156,45 @@ private func fault(_ kind: Int, _ frame: UnsafeMutablePointer<trap_frame>) {
   machine_store(&thread.block.pointee.attention, 1)
 }
 
-/// The slow way out: signals, the end of the thread, and what a new thread does before it runs.
+/// How a thread leaves the slow way out.
+private enum Way {
+  case resume
+  case end
+  case change(ThreadChange)
+}
+
+/// The slow way out: signals, the end of the thread, and what a new thread does before it runs. What does not come back
+/// from here (the end, a vfork's change of threads) is done here, where the stack holds no reference: what an abandoned
+/// stack holds is never let go.
 @c(libos_attention)
 public func libosAttention(_ frame: UnsafeMutablePointer<trap_frame>) {
   KernelLock.acquire()
-  attend(frame)
-  KernelLock.release()
+  switch attend(frame) {
+  case .resume: KernelLock.release()
+  case .end:
+    KernelLock.release()
+    guard let block = machine_current_block() else { return }
+    host.endThread(clearing: &block.pointee.occupied)
+  case .change(let change): threadMemory.continue(as: change.to, from: change.from, change.function)
+  }
 }
 
 @inline(never)
-private func attend(_ frame: UnsafeMutablePointer<trap_frame>) {
+private func attend(_ frame: UnsafeMutablePointer<trap_frame>) -> Way {
   let thread = LinuxThread.running
+  switch thread.departure {
+  case .none: break
+  case .lend, .giveBack:
+    // Whatever asks for attention waits until the thread is back.
+    return .change(thread.changeThreads())
+  case .end: return leave(thread)
+  }
   machine_store(&thread.block.pointee.attention, 0)
   if let execution = thread.execution {
     thread.execution = nil
     SystemCall(frame: frame, number: 59).run(execution)
   }
+  if thread.hasVisits { thread.performVisits() }
   if thread.process.addressSpace.hasForkAdvice { thread.process.addressSpace.applyForkAdvice() }
   thread.process.addressSpace.showResized()
   if thread.setChildAddress != 0 {
@@ -179,27 +204,24 @@ private func attend(_ frame: UnsafeMutablePointer<trap_frame>) {
   }
   let number = thread.callNumber
   thread.callNumber = nil
-  if case .exit = thread.deliverSignals(frame: frame, number: number) { end(thread) }
+  if case .exit = thread.deliverSignals(frame: frame, number: number) { return leave(thread) }
+  return .resume
 }
 
-/// Ends the calling thread: first what programs see, then the host's thread.
-func end(_ thread: LinuxThread, code: Int32 = 0) -> Never {
+/// Ends the calling thread: what programs see of it. The host's thread goes afterwards.
+private func leave(_ thread: LinuxThread) -> Way {
   let block = thread.block
-  leave(thread, code)
-  KernelLock.release()
-  host.endThread(clearing: &block.pointee.occupied)
-}
-
-@inline(never)
-private func leave(_ thread: LinuxThread, _ code: Int32) {
-  let block = thread.block
-  thread.exit(code: code)
+  thread.exit(code: thread.exitCode)
   ProcessTable.reclaim { (old: LinuxThread) in
     old !== thread
       && (old.block.pointee.thread != Unmanaged<Thread>.passUnretained(old).toOpaque()
         || machine_load(&old.block.pointee.occupied) == 0)
   }
-  if thread.isBorrowing { thread.giveBack(startingProcess: false) }
+  if thread.isBorrowing {
+    thread.depart(.giveBack)
+    return .change(thread.changeThreads())
+  }
   block.pointee.host_thread = 0
   threadMemory.retire(block, inUse: true)
+  return .end
 }

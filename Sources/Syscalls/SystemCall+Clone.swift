@@ -145,8 +145,9 @@ extension SystemCall {
       process.addressSpace = AddressSpace()
       process.addressSpaceIdentity = UInt(truncatingIfNeeded: process.pid)
       thread.execution = execution
-      thread.block.pointee.attention = 1
-      thread.giveBack(startingProcess: true)
+      thread.startsProcess = true
+      thread.depart(.giveBack)
+      return 0
     }
     try process.endOtherThreads(thread)
     run(execution)

@@ -12,6 +12,7 @@ extension SystemCall {
     if let result = try dispatchAsynchronous() { return result }
     if let result = try dispatchMountObjects() { return result }
     if let result = try dispatchKeys() { return result }
+    if let result = try dispatchProcessMemory() { return result }
     switch number {
     case 9: return try mmap()
     case 10: return try mprotect()
@@ -28,12 +29,16 @@ extension SystemCall {
     case 59: return try execve()
     case 272: return try unshare()
     case 322: return try execveat()
-    case 60: end(thread, code: int(a))
+    case 60:
+      thread.exitCode = int(a)
+      thread.depart(.end)
+      return 0
     case 149, 150, 151, 152, 325: return try mlock()
     case 158: return try archPrctl()
     case 231:
       thread.exitGroup(code: int(a))
-      end(thread)
+      thread.depart(.end)
+      return 0
     case 435: return try clone3()
     case 240: return try mq_open()
     case 241: return try mq_unlink()

@@ -131,21 +131,23 @@ extension SystemCall {
     return bytes.count
   }
 
-  /// getrusage(2): all time is user time, since the host counts both together.
+  /// getrusage(2): times and the largest resident set.
   private func getrusage() throws(Errno) -> Int {
     switch int(a) {
-    case 0: try storeUsage(process.processorNanoseconds, at: b)
-    case 1: try storeUsage(thread.processorNanoseconds, at: b)
-    case -1: try storeUsage(process.childrenProcessorNanoseconds, at: b)
+    case 0: try storeUsage(process.currentUsage, at: b)
+    case 1: try storeUsage(thread.currentUsage, at: b)
+    case -1: try storeUsage(process.childrenUsage, at: b)
     default: throw .invalid
     }
     return 0
   }
 
   /// struct rusage, 144 bytes.
-  func storeUsage(_ nanoseconds: UInt64, at address: UInt) throws(Errno) {
+  func storeUsage(_ usage: ResourceUsage, at address: UInt) throws(Errno) {
     try UserSlice(address, 144).clear(144)
-    let time = (Int64(nanoseconds / 1_000_000_000), Int64(nanoseconds % 1_000_000_000 / 1000))
-    try UserSlice.store(time, at: address)
+    func time(_ nanoseconds: UInt64) -> (UInt64, UInt64) {
+      (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000 / 1000)
+    }
+    try UserSlice.store((time(usage.user), time(usage.system), usage.peakResident >> 10), at: address)
   }
 }

@@ -78,7 +78,7 @@ extension SystemCall {
     guard options.isDisjoint(with: .noWait) else { throw .invalid }
     guard let result = try thread.wait(try .wait4(int(a), caller: process), options) else { return 0 }
     if b != 0 { try UserSlice.store(result.status, at: b) }
-    if d != 0 { try storeUsage(result.processorNanoseconds, at: d) }
+    if d != 0 { try storeUsage(result.usage, at: d) }
     return Int(result.pid)
   }
 
@@ -99,7 +99,7 @@ extension SystemCall {
     default: throw .invalid
     }
     let result = try thread.wait(selector, WaitOptions(rawValue: unsigned(d)))
-    if e != 0, let result { try storeUsage(result.processorNanoseconds, at: e) }
+    if e != 0, let result { try storeUsage(result.usage, at: e) }
     guard c != 0 else { return 0 }
     guard let result else {
       try UserSlice(c, 128).clear(128)

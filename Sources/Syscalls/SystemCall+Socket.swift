@@ -151,7 +151,7 @@ extension SystemCall {
     let socket = try listener.accept(flags: flags & SystemCall.nonblocking)
     if b != 0 {
       do throws(Errno) {
-        try store(address: try socket.peerName(), at: b, lengthAt: c)
+        try store(address: try socket.acceptedName(), at: b, lengthAt: c)
       } catch {
         // The peer may be gone before it was accepted; only a bad address of the program is its own fault.
         if error != .notConnected {

@@ -30,8 +30,9 @@ extension SystemCall {
       // struct tms, in hundredths of a second
       let tick: UInt64 = 10_000_000
       if a != 0 {
-        let (own, children) = (process.processorNanoseconds, process.childrenProcessorNanoseconds)
-        try UserSlice.store((own / tick, UInt64(0), children / tick, UInt64(0)), at: a)
+        let (own, children) = (process.currentUsage, process.childrenUsage)
+        try UserSlice.store(
+          (own.user / tick, own.system / tick, children.user / tick, children.system / tick), at: a)
       }
       return Int(host.monotonicNanoseconds / 10_000_000)
     case 37:

@@ -80,6 +80,9 @@ public protocol HostInterface: AnyObject {
     _ block: UnsafeMutablePointer<thread_block>, wholeProcess: Bool
   ) -> UInt64
 
+  /// The most memory that the calling thread's process has had resident, in bytes; 0: not known.
+  var peakResidentBytes: UInt64 { get }
+
   // Devices.
   /// Waits for the network or the console, or for `wakePoller`, until `deadline`.
   func pollDevices(console: Bool, network: Bool, deadline: UInt64) -> DeviceEvents
@@ -130,6 +133,7 @@ extension HostInterface {
     _ block: UnsafeMutablePointer<thread_block>, wholeProcess: Bool
   ) -> UInt64 { 0 }
   public var processorCount: Int { 1 }
+  public var peakResidentBytes: UInt64 { 0 }
   public func schedule(_ block: UnsafeMutablePointer<thread_block>, _ schedule: Schedule) {}
 }
 

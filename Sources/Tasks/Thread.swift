@@ -15,6 +15,9 @@ open class Thread {
   /// How well watching its own word before sleeping has served the thread; below zero it does not.
   private final var watchCredit = 0
   private final var sleepsUnwatched = 0
+  /// What other processes want done in this thread's memory.
+  final var visits: [Visit] = []
+  public final var hasVisits: Bool { !visits.isEmpty }
   /// For `WaitQueue.sleep`, which needs one at a time.
   final var waiter: ThreadWaiter? = nil
 
@@ -41,6 +44,7 @@ open class Thread {
     let slept = Devices.sleep(thread: self, count: count, watching: watching, deadline: deadline)
     isParked = false
     if watching { watchCredit = slept ? max(watchCredit - 2, -2) : min(watchCredit + 1, 8) }
+    if hasVisits { performVisits() }
   }
 
   /// Watching pays between threads that answer each other at once, and costs the others a processor.
