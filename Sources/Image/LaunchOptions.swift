@@ -110,6 +110,8 @@ public struct LaunchOptions: Equatable {
   public var sizeDescriptor: Int32?
   public var trace: LaunchTrace?
   public var volumes: [LaunchVolume] = []
+  /// The file in which the root's changes are kept, opened by the command.
+  public var layerDescriptor: Int32?
 
   public init() {}
 
@@ -165,6 +167,9 @@ public struct LaunchOptions: Equatable {
     if let hostname { writer.add("hostname", hostname) }
     writer.add("terminal", number: terminal ? 1 : 0)
     if let sizeDescriptor { writer.add("size-fd", number: UInt64(UInt32(bitPattern: sizeDescriptor))) }
+    if let layerDescriptor {
+      writer.add("layer-fd", number: UInt64(UInt32(bitPattern: layerDescriptor)))
+    }
     for volume in volumes { writer.add("volume", volume.text) }
     switch trace {
     case nil: break

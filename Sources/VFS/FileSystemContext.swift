@@ -173,15 +173,11 @@ public final class FileSystemContext {
   {
     let path = try resolve(name, at: start)
     guard path.inode.isDirectory else { throw .notDirectory }
-    guard TemporaryFileSystem.owns(path.inode.status.device) else { throw .notSupported }
     try MountTable.checkWritable(path)
     try credentials.check(path.inode, 3)
-    let isSetGroup = path.inode.status.mode & 0o2000 != 0
-    let inode = try TemporaryFileSystem.make(
+    let inode = try path.inode.createUnnamed(
       mode: 0o100000 | newMode(mode & 0o7777, in: path.inode) & ~mask, user: credentials.user,
-      group: isSetGroup ? path.inode.status.group : credentials.group, device: 0, target: [],
-      on: path.inode.status.device)
-    inode.status.links = 0
+      group: credentials.group)
     inode.isLinkable = flags & 0o200 == 0
     let file = try inode.open(flags: flags & 0o7 | flags & 0o2006000)
     file.path = Path(inode: inode, name: bytes("#") + decimal(inode.status.inode), parent: path)

@@ -110,6 +110,14 @@ open class Inode {
     throw .notDirectory
   }
   open func readLink() throws(Errno) -> [UInt8] { throw .invalid }
+  /// O_TMPFILE of open(2): a file without a name in this directory's file system. EOPNOTSUPP.
+  open func createUnnamed(mode: UInt32, user: UInt32, group: UInt32) throws(Errno) -> Inode {
+    throw .notSupported
+  }
+  /// The names in a directory, without `.` and `..`.
+  open func children() throws(Errno) -> [[UInt8]] { [] }
+  /// Whether name_to_handle_at(2) works: its file system finds files by number.
+  open var hasHandle: Bool { TemporaryFileSystem.owns(status.device) }
 
   // All.
   open func setAttributes(mode: UInt32?, user: UInt32?, group: UInt32?) throws(Errno) {

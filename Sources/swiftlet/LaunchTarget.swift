@@ -9,6 +9,8 @@ struct LaunchTarget: ~Copyable {
   private let name: String
   /// What the image's manifest wants, or the usual; in bytes.
   private(set) var memory: UInt64 = 512 << 20
+  /// What the image's root is known by.
+  private(set) var root = RootIdentity(identity: [], blocks: 0)
 
   /// Opens or builds the image; the arguments and the user go into `options`.
   init(_ name: String, arguments: [String], options: inout LaunchOptions, user: String?) throws(BuildError) {
@@ -21,12 +23,16 @@ struct LaunchTarget: ~Copyable {
       if !arguments.isEmpty {
         options.arguments = [reader.manifest.arguments[0]] + arguments.map { Array($0.utf8) }
       }
-      if let user { options.user = try reader.userDatabase.identity(user) }
+      if let user { options.user = try ImageRoot(reader).userDatabase.identity(user) }
+      root = try RootIdentity(of: reader)
       image = file
     } else {
       let program = try ProgramImage(root: nil, command: [name] + arguments, additions: [])
       if let user { options.user = try UserDatabase(program.files).identity(user) }
       image = try makeTemporaryImage(program)
+      let mapped = try MappedFile(descriptor: image.descriptor, Path(name))
+      defer { mapped.keepAlive() }
+      root = try RootIdentity(of: try readImage(mapped, name))
     }
   }
 

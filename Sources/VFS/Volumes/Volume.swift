@@ -8,9 +8,13 @@ public final class Volume {
   /// st_dev of its files.
   let device: UInt64
   /// Files in use or lately used, by number. Files without a name are only kept by who uses them.
-  private var inodes: [UInt32: Inode] = [:]
+  private var inodes: [UInt32: VolumeInode] = [:]
   private static let mostInodes = 8192
   private var inodesBeforeTrim = mostInodes
+  /// The image's disk, where this is the root: pages of files that did not change are shown straight from the image.
+  let image: LayeredDisk?
+  /// Nothing outlives the run: there is nowhere to write back to, and what was written stays in memory as it is.
+  let isVolatile: Bool
 
   nonisolated(unsafe) public private(set) static var mounted: [Volume] = []
   nonisolated(unsafe) private static var timer: VolumeTimer?
@@ -19,9 +23,44 @@ public final class Volume {
 
   /// Mounts what is on `disk`.
   public init(_ disk: any BlockDevice, isReadOnly: Bool) throws(MountError) {
+    image = nil
+    isVolatile = false
     fileSystem = try FileSystem.mount(disk, clock: HostClock(), readOnly: isReadOnly)
-    // Major number 254, as Linux's virtual disks have.
-    device = 254 << 8 | UInt64(Volume.mounted.count)
+    device = Volume.nextDevice
+    enter()
+  }
+
+  /// Mounts the root. A volatile one is made larger first, to have room for what memory holds and for many small files.
+  public init(root disk: LayeredDisk) throws(MountError) {
+    fileSystem = try FileSystem.mount(disk, clock: HostClock())
+    image = fileSystem.blockSize == BlockLayer.blockBytes ? disk : nil
+    isVolatile = disk.isVolatile
+    if isVolatile {
+      do throws(Errno) { try fileSystem.grow(to: disk.size / UInt64(fileSystem.blockSize)) } catch {
+        throw MountError(error, "making room in it")
+      }
+    }
+    device = Volume.nextDevice
+    enter()
+  }
+
+  /// Readies a root that is to be kept, at its first start: as large as its disk, and with a journal. Everything is on
+  /// the disk when this returns.
+  public static func prepare(root disk: LayeredDisk) throws(MountError) {
+    let fileSystem = try FileSystem.mount(disk, clock: HostClock())
+    do throws(Errno) {
+      try fileSystem.grow(to: disk.size / UInt64(fileSystem.blockSize))
+      try fileSystem.addJournal(blocks: 4096)
+      try fileSystem.unmount()
+    } catch { throw MountError(error, "making room in it") }
+  }
+
+  /// Major number 254, as Linux's virtual disks have.
+  private static var nextDevice: UInt64 { 254 << 8 | UInt64(mounted.count) }
+
+  private func enter() {
+    // Metadata in memory is a copy of what is on the disk: a 32nd of memory at most.
+    fileSystem.cacheLimit = min(8192, max(64, frames.totalFrames / 32))
     Volume.mounted.append(self)
     MemoryLimit.reclaim = Volume.reclaim
   }
@@ -38,7 +77,7 @@ public final class Volume {
   }
 
   /// The object for a file that the library gave, held.
-  func adopt(_ file: DiskInode) -> Inode {
+  func adopt(_ file: DiskInode) -> VolumeInode {
     trim()
     let inode: VolumeInode =
       switch file.type {
@@ -51,6 +90,9 @@ public final class Volume {
     return inode
   }
 
+  /// A file has a name again.
+  func keep(_ inode: VolumeInode) { inodes[inode.file.number] = inode }
+
   /// A file lost its last name: it goes with its last user.
   func forget(_ inode: VolumeInode) { inodes[inode.file.number] = nil }
 
@@ -58,7 +100,7 @@ public final class Volume {
     guard inodes.count >= inodesBeforeTrim else { return }
     for number in Array(inodes.keys) where number != FileSystem.rootNumber {
       guard var inode = inodes.removeValue(forKey: number) else { continue }
-      if isKnownUniquelyReferenced(&inode), (inode as? VolumeFile)?.isDirty != true { continue }
+      if isKnownUniquelyReferenced(&inode), (inode as? VolumeFile)?.mayBeDirty != true { continue }
       inodes[number] = inode
     }
     inodesBeforeTrim = max(Volume.mostInodes, inodes.count + inodes.count / 2)
@@ -68,13 +110,14 @@ public final class Volume {
 
   /// Something changed: it is written back within the interval.
   func changed() {
+    guard !isVolatile else { return }
     if Volume.timer == nil { Volume.timer = VolumeTimer() }
     if let timer = Volume.timer, !timer.isArmed { timer.arm(host.monotonicNanoseconds + Volume.interval) }
   }
 
   /// Writes all files' data and commits. Every file is tried; the first error.
   public func synchronize() throws(Errno) {
-    guard !isReadOnly else { return }
+    guard !isReadOnly, !isVolatile else { return }
     var failure: Errno?
     for inode in Array(inodes.values) {
       guard let file = inode as? VolumeFile, file.mayBeDirty else { continue }
@@ -91,7 +134,7 @@ public final class Volume {
 
   /// At the end of the unikernel: leaves the volumes clean.
   public static func unmountAll() {
-    for volume in mounted {
+    for volume in mounted where !volume.isVolatile {
       try? volume.synchronize()
       try? volume.fileSystem.unmount()
     }
@@ -104,6 +147,13 @@ public final class Volume {
   nonisolated(unsafe) static var dirtyPages = 0
   nonisolated(unsafe) static var cachedPages = 0
   nonisolated(unsafe) private static var isReclaiming = false
+
+  func countDirty(_ pages: Int) { if !isVolatile { Volume.dirtyPages += pages } }
+
+  /// Room in memory for `count` pages of files. A volatile file system is full when memory is: ENOSPC; ENOMEM.
+  func checkMemory(_ count: Int) throws(Errno) {
+    do throws(Errno) { try MemoryLimit.check(count) } catch { throw isVolatile ? .noSpace : error }
+  }
 
   /// A writer that makes this many pages dirty writes its own back: an eighth of memory.
   static var mostDirtyPages: Int { frames.totalFrames / 8 }
@@ -119,7 +169,7 @@ public final class Volume {
         for inode in volume.inodes.values {
           guard frames.freeFrames < goal else { return }
           guard let file = inode as? VolumeFile else { continue }
-          if writes { try? file.writeBack() }
+          if writes, !volume.isVolatile { try? file.writeBack() }
           file.dropClean()
         }
       }

@@ -4,23 +4,70 @@ import Tasks
 
 /// A directory of a volume.
 final class VolumeDirectory: VolumeInode {
+  /// Inode numbers of names that were looked up lately, 0 for names that are not there.
+  private var names: [[UInt8]: UInt32] = [:]
+  private static let mostNames = 4096
+
+  private func remember(_ name: [UInt8], _ number: UInt32) {
+    if names.count >= VolumeDirectory.mostNames { names.removeAll() }
+    names[name] = number
+  }
+
   override func lookup(_ name: [UInt8]) throws(Errno) -> Inode {
-    try volume.inode(try volume.fileSystem.lookup(name, in: file))
+    if let number = names[name] {
+      guard number != 0 else { throw .noSuchFile }
+      return try volume.inode(number)
+    }
+    do throws(Errno) {
+      let number = try volume.fileSystem.lookup(name, in: file)
+      remember(name, number)
+      return try volume.inode(number)
+    } catch {
+      if error == .noSuchFile { remember(name, 0) }
+      throw error
+    }
   }
 
   override func create(
     _ name: [UInt8], mode: UInt32, user: UInt32, group: UInt32, device: UInt64, target: [UInt8]
   ) throws(Errno) -> Inode {
+    if volume.isVolatile { try volume.checkMemory(8) }
     let new = NewFile(mode: mode, user: user, group: group, device: device, target: target)
-    let inode = volume.adopt(try volume.fileSystem.create(name, in: file, new))
+    let created = try volume.fileSystem.create(name, in: file, new)
+    remember(name, created.number)
+    let inode = volume.adopt(created)
     refresh()
     volume.changed()
     return inode
   }
 
+  override func createUnnamed(mode: UInt32, user: UInt32, group: UInt32) throws(Errno) -> Inode {
+    if volume.isVolatile { try volume.checkMemory(8) }
+    let inode = volume.adopt(
+      try volume.fileSystem.createUnnamed(in: file, NewFile(mode: mode, user: user, group: group)))
+    volume.forget(inode)
+    volume.changed()
+    return inode
+  }
+
+  override func children() throws(Errno) -> [[UInt8]] {
+    var result: [[UInt8]] = []
+    var cookie: UInt64 = 0
+    while true {
+      let entries = try volume.fileSystem.entries(of: file, after: cookie)
+      guard let last = entries.last else { return result }
+      for entry in entries { result.append(entry.name) }
+      cookie = last.cookie
+    }
+  }
+
   override func link(_ name: [UInt8], to inode: Inode) throws(Errno) {
     guard let other = inode as? VolumeInode, other.volume === volume else { throw .crossDevice }
+    if volume.isVolatile { try volume.checkMemory(8) }
     try volume.fileSystem.link(name, in: file, to: other.file)
+    remember(name, other.file.number)
+    // One that was made without a name is found by its number from now on.
+    volume.keep(other)
     other.refresh()
     refresh()
     volume.changed()
@@ -29,6 +76,7 @@ final class VolumeDirectory: VolumeInode {
   override func unlink(_ name: [UInt8], directory: Bool) throws(Errno) {
     let inode = try lookup(name)
     try volume.fileSystem.unlink(name, in: file, isDirectory: directory)
+    remember(name, 0)
     lostName(inode)
     refresh()
     volume.changed()
@@ -46,6 +94,8 @@ final class VolumeDirectory: VolumeInode {
     let inode = try lookup(name)
     let old = try? target.lookup(newName)
     try volume.fileSystem.rename(name, in: file, to: newName, in: target.file, flags: flags)
+    names[name] = nil
+    target.names[newName] = nil
     (inode as? VolumeInode)?.refresh()
     if let old { lostName(old) }
     refresh()

@@ -74,6 +74,13 @@ class VolumeInode: Inode {
     result.availableBlocks = Int64(found.availableBlocks)
     result.files = Int64(found.inodes)
     result.freeFiles = Int64(found.freeInodes)
+    if volume.isVolatile {
+      // What can really be written is what memory has left.
+      let free = min(result.freeBlocks, Int64(max(0, MemoryLimit.available)))
+      result.blocks += free - result.freeBlocks
+      result.freeBlocks = free
+      result.availableBlocks = min(result.availableBlocks, free)
+    }
     result.identifier = found.identifier
     result.flags = volume.isReadOnly ? 0x21 : 0x20
     return result
@@ -90,6 +97,7 @@ class VolumeInode: Inode {
     refresh()
     volume.changed()
   }
+  override var hasHandle: Bool { true }
   override func synchronizeFileSystem() throws(Errno) { try volume.synchronize() }
 }
 
