@@ -1,3 +1,4 @@
+import CHostCommand
 import Glibc
 
 /// An open file descriptor that is closed at the end of its life.

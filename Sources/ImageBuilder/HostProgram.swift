@@ -1,3 +1,4 @@
+import CHostCommand
 import Glibc
 
 /// Programs of this machine that do a part of the work.
@@ -21,8 +22,7 @@ public enum HostProgram {
     _ program: String, _ arguments: [String], _ variables: [String], _ descriptor: Int32?
   ) throws(BuildError) {
     var messages: [Int32] = [-1, -1]
-    guard pipe(&messages) == 0 else { throw BuildError("cannot create a pipe") }
-    for end in messages { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+    guard pipe2(&messages, O_CLOEXEC) == 0 else { throw BuildError("cannot create a pipe") }
     let output = HostFile(owning: messages[0])
     var actions = posix_spawn_file_actions_t()
     posix_spawn_file_actions_init(&actions)

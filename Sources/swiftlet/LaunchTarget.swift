@@ -9,8 +9,6 @@ struct LaunchTarget: ~Copyable {
   private let name: String
   /// What the image's manifest wants, or the usual; in bytes.
   private(set) var memory: UInt64 = 512 << 20
-  /// What the image's root is known by.
-  private(set) var root = RootIdentity(identity: [], blocks: 0)
 
   /// Opens or builds the image; the arguments and the user go into `options`.
   init(_ name: String, arguments: [String], options: inout LaunchOptions, user: String?) throws(BuildError) {
@@ -24,16 +22,19 @@ struct LaunchTarget: ~Copyable {
         options.arguments = [reader.manifest.arguments[0]] + arguments.map { Array($0.utf8) }
       }
       if let user { options.user = try ImageRoot(reader).userDatabase.identity(user) }
-      root = try RootIdentity(of: reader)
       image = file
     } else {
       let program = try ProgramImage(root: nil, command: [name] + arguments, additions: [])
       if let user { options.user = try UserDatabase(program.files).identity(user) }
       image = try makeTemporaryImage(program)
-      let mapped = try MappedFile(descriptor: image.descriptor, Path(name))
-      defer { mapped.keepAlive() }
-      root = try RootIdentity(of: try readImage(mapped, name))
     }
+  }
+
+  /// What the image's root is known by.
+  func rootIdentity() throws(BuildError) -> RootIdentity {
+    let mapped = try MappedFile(descriptor: image.descriptor, Path(name))
+    defer { mapped.keepAlive() }
+    return try RootIdentity(of: try readImage(mapped, name))
   }
 
   /// Boots the image in a virtual machine. Returns only by throwing.

@@ -9,11 +9,6 @@ struct RootIdentity {
   /// Of 4096 bytes.
   let blocks: UInt64
 
-  init(identity: [UInt8], blocks: UInt64) {
-    self.identity = identity
-    self.blocks = blocks
-  }
-
   init(of reader: ImageReader) throws(BuildError) {
     identity = try ImageRoot(reader).fileSystem.identity
     blocks = UInt64(reader.root.count) / 4096

@@ -95,7 +95,9 @@ struct Run: ParsableCommand {
     try readOptions(into: &options)
     if terminal { return try runOnTerminal(name, &options) }
     let target = try LaunchTarget(name, arguments: Array(command.dropFirst()), options: &options, user: user)
-    if let persist { options.layerDescriptor = try PersistOption(persist).open(for: target.root) }
+    if let persist {
+      options.layerDescriptor = try PersistOption(persist).open(for: try target.rootIdentity())
+    }
     try Networking(
       option: network, ports: ports, address: address, gateway: gateway, nameservers: nameservers
     ).start(&options)
@@ -119,7 +121,9 @@ struct Run: ParsableCommand {
   private func runOnTerminal(_ name: String, _ options: inout LaunchOptions) throws {
     let session = try TerminalSession(&options)
     let target = try LaunchTarget(name, arguments: Array(command.dropFirst()), options: &options, user: user)
-    if let persist { options.layerDescriptor = try PersistOption(persist).open(for: target.root) }
+    if let persist {
+      options.layerDescriptor = try PersistOption(persist).open(for: try target.rootIdentity())
+    }
     try Networking(
       option: network, ports: ports, address: address, gateway: gateway, nameservers: nameservers
     ).start(&options)
