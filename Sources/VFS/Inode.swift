@@ -54,6 +54,10 @@ open class Inode {
   final var watches: [FileWatch]?
   /// Extended attributes by name (xattr(7)).
   public final var extendedAttributes: [[UInt8]: [UInt8]]?
+  /// Access control lists as they were read last; nil: not yet.
+  final var accessLists: (access: AccessList?, initial: AccessList?)?
+  /// False if it surely has no extended attributes.
+  open var mayHaveAttributes: Bool { extendedAttributes != nil }
   /// Open files that refer to it: a file without names lives as long as one does.
   public final private(set) var opens = 0
   /// Those that may write.
@@ -155,6 +159,7 @@ open class Inode {
     if !isKnown, value == nil || flags & 2 != 0 { throw .noData }
     attributes[name] = value
     extendedAttributes = attributes
+    accessLists = nil
   }
   /// Opens the file (permissions checked, O_CREAT, O_EXCL and O_TRUNC already dealt with).
   open func open(flags: UInt32) throws(Errno) -> OpenFile { throw .noSuchDevice }

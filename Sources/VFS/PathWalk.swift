@@ -23,6 +23,9 @@ public struct Credentials {
     var bits = status.mode
     if status.user == user {
       bits >>= 6
+    } else if inode.mayHaveAttributes, let list = inode.accessList() {
+      guard list.permits(wanted, self, group: status.group) else { throw .accessDenied }
+      return
     } else if status.group == group || groups.contains(status.group) {
       bits >>= 3
     }

@@ -86,6 +86,7 @@ class VolumeInode: Inode {
     return result
   }
 
+  override var mayHaveAttributes: Bool { volume.fileSystem.mayHaveAttributes(file) }
   override func extendedAttribute(_ name: [UInt8]) throws(Errno) -> [UInt8] {
     try volume.fileSystem.attribute(name, of: file)
   }
@@ -94,6 +95,7 @@ class VolumeInode: Inode {
   }
   override func setExtendedAttribute(_ name: [UInt8], _ value: [UInt8]?, flags: UInt32) throws(Errno) {
     try volume.fileSystem.setAttribute(name, value, flags: flags, of: file)
+    accessLists = nil
     refresh()
     volume.changed()
   }
