@@ -58,7 +58,12 @@ public struct FileCollection {
     guard let steps = try tree.walk(path) else {
       throw BuildError("\(path.text): no such file", exitStatus: 127)
     }
-    for step in steps { try addOne(tree.hostPath(step.path), at: step.path, step.status) }
+    for step in steps {
+      var status = step.status
+      // A directory on the way changes with files that are none of the image's: its times would make every image another.
+      if status.st_mode & S_IFMT == S_IFDIR { status.st_mtim = timespec() }
+      try addOne(tree.hostPath(step.path), at: step.path, status)
+    }
   }
 
   /// Adds a host file or directory tree at `destination`. Directories that exist already are merged.
