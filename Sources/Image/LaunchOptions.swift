@@ -112,6 +112,8 @@ public struct LaunchOptions: Equatable {
   public var volumes: [LaunchVolume] = []
   /// The file in which the root's changes are kept, opened by the command.
   public var layerDescriptor: Int32?
+  /// Where tests want to have written what disks do.
+  public var diskLogDescriptor: Int32?
 
   public init() {}
 
@@ -169,6 +171,9 @@ public struct LaunchOptions: Equatable {
     if let sizeDescriptor { writer.add("size-fd", number: UInt64(UInt32(bitPattern: sizeDescriptor))) }
     if let layerDescriptor {
       writer.add("layer-fd", number: UInt64(UInt32(bitPattern: layerDescriptor)))
+    }
+    if let diskLogDescriptor {
+      writer.add("disk-log-fd", number: UInt64(UInt32(bitPattern: diskLogDescriptor)))
     }
     for volume in volumes { writer.add("volume", volume.text) }
     switch trace {

@@ -35,6 +35,7 @@ public func imageMain(_ stack: UnsafePointer<UInt>) {
       LinuxHost.fail("the file of --persist is neither a file nor a block device, or empty")
     }
   }
+  if let descriptor = start.options.diskLogDescriptor { linux.diskLog = Int(descriptor) }
   if let descriptor = start.options.sizeDescriptor { start.size = LinuxHost.mapSize(Int(descriptor)) }
   linux.takeConsole()
   Trace.panicNumber = boot.panicNumber

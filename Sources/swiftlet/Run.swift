@@ -159,6 +159,7 @@ struct Run: ParsableCommand {
     guard volumes.isEmpty && persist == nil || host != "bare" else {
       throw BuildError("-v and --persist need the Linux host; leave --host=bare out")
     }
+    if let text = hostVariable("SWIFTLET_TEST_DISK_LOG") { options.diskLogDescriptor = Int32(text) }
     for text in volumes { options.volumes.append(try VolumeOption(text).open()) }
     switch trace {
     case nil: break
