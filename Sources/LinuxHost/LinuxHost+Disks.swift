@@ -42,6 +42,13 @@ extension LinuxHost {
     if diskLog >= 0 { log(2, disk, 0, UnsafeRawBufferPointer(start: nil, count: 0)) }
   }
 
+  /// A hole in a file, or a block device's own discard (which Linux offers behind the same call): FALLOC_FL_KEEP_SIZE and
+  /// FALLOC_FL_PUNCH_HOLE. What cannot do it keeps its blocks.
+  public func discardDisk(_ disk: Int, at offset: UInt64, count: UInt64) {
+    guard offset <= disks[disk].size, count <= disks[disk].size - offset else { return }
+    _ = LinuxCall.raw(LinuxCall.fallocate, disks[disk].descriptor, 3, Int(offset), Int(count))
+  }
+
   /// Tests cut the power after any write or flush: all of them, in order, go to the descriptor of
   /// SWIFTLET_TEST_DISK_LOG as kind, disk, offset, length (64 bits each) and bytes.
   private func log(_ kind: UInt64, _ disk: Int, _ offset: UInt64, _ bytes: UnsafeRawBufferPointer) {

@@ -30,6 +30,14 @@ final class FakeDisk: BlockDevice {
     bytes.replaceSubrange(Int(offset)..<Int(offset) + source.count, with: source)
   }
 
+  var discarded: UInt64 = 0
+
+  /// What is discarded reads as anything.
+  func discard(at offset: UInt64, count: UInt64) {
+    discarded += count
+    for place in Int(offset)..<Int(offset + count) { bytes[place] = 0xdd }
+  }
+
   func flush() throws(Errno) {
     guard !failsWrites else { throw .inputOutput }
     events.append(.flush)

@@ -73,6 +73,9 @@ final class IPCFakeHost: HostInterface {
     try disks[disk].write(bytes, at: offset)
   }
   func flushDisk(_ disk: Int) throws(Errno) { try disks[disk].flush() }
+  func discardDisk(_ disk: Int, at offset: UInt64, count: UInt64) {
+    disks[disk].discard(at: offset, count: count)
+  }
 
   /// Runs `body` as a thread of the libOS that holds the kernel lock, one test at a time.
   static func run<T>(_ body: (IPCFakeHost) throws -> T) rethrows -> T {

@@ -423,6 +423,50 @@ struct PageCacheTests {
     }
   }
 
+  @Test("O_DIRECT and the cache show the same file; what is not aligned is refused")
+  func direct() throws {
+    try withVolume { _, device, root in
+      let cached = try root.file("file")
+      let direct = try root.file("file", flags: 2 | 0o40000)
+      let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: 8192, alignment: 4096)
+      defer { memory.deallocate() }
+      let slice = UserSlice(kernel: memory)
+      #expect(try cached.put([5, 6, 7], at: 10_000) == 3)
+      #expect(try direct.read(slice, at: 8192) == 8192)
+      #expect(Array(memory[1807..<1812]) == [1, 5, 6, 7, 1])
+      memory.initializeMemory(as: UInt8.self, repeating: 8)
+      let writes = device.events.count
+      #expect(try direct.write(slice, at: 8192) == 8192)
+      #expect(device.events.count > writes)
+      #expect(try cached.get(at: 8191, 3) == [1, 8, 8])
+      #expect(try cached.get(at: 16383, 2) == [8, 1])
+      #expect(throws: Errno.invalid) { try direct.read(slice, at: 100) }
+      #expect(throws: Errno.invalid) { try direct.write(slice.prefix(100), at: 512) }
+      #expect(try direct.read(slice, at: 98_304) == 1696)
+      #expect(try direct.write(slice, at: 102_400) == 8192)
+      #expect(try cached.get(at: 100_000, 20_000).count == 10_592)
+      #expect(try cached.get(at: 102_399, 2) == [0, 8])
+    }
+  }
+
+  @Test("FITRIM gives free blocks away, and no others")
+  func trim() throws {
+    try withVolume { _, device, root in
+      let file = try root.create(bytes("big"), mode: 0o100600, user: 0, group: 0, device: 0, target: [])
+        .open(flags: 2)
+      _ = try file.put([UInt8](repeating: 3, count: 3_000_000), at: 0)
+      try file.synchronize()
+      try root.unlink(bytes("big"), directory: false)
+      var range: (UInt64, UInt64, UInt64) = (0, .max, 0)
+      let count = try withUnsafeMutablePointer(to: &range) { range in
+        try root.file("file").control(0xc018_5879, argument: UInt(bitPattern: range))
+      }
+      #expect(count == 0 && range.1 == device.discarded && range.1 > 8 << 20)
+      #expect(try root.file("file").get(at: 0, 200_000) == [UInt8](repeating: 1, count: 100_000))
+      #expect(throws: Errno.notTerminal) { try root.file("file").control(0x1234, argument: 0) }
+    }
+  }
+
   @Test("Programs' pages go before they are refused memory, and changed ones are written first")
   func pressure() throws {
     try withVolume { _, device, root in

@@ -118,6 +118,11 @@ public final class FileLayer: BlockLayer {
     }
   }
 
+  /// A block of the image stays here all the same: what it says now is undefined, not the image's.
+  override func discard(_ range: Range<Int>) {
+    host.discardDisk(disk, at: place(range.lowerBound), count: UInt64(range.count) << 12)
+  }
+
   override func flush() throws(Errno) {
     try host.flushDisk(disk)
     guard !changed.isEmpty else { return }

@@ -141,6 +141,16 @@ public final class Volume {
     mounted = []
   }
 
+  /// ioctl(2) of any file: FITRIM, which passes free blocks on to the device. The caller has checked that the program may.
+  func control(_ request: UInt32, argument: UInt) throws(Errno) -> Int {
+    guard request == 0xc018_5879 else { throw .notTerminal }
+    guard !isReadOnly else { throw .readOnlyFileSystem }
+    let (start, length, least) = try UserSlice.load(argument, (UInt64(0), UInt64(0), UInt64(0)))
+    let trimmed = try fileSystem.trim(from: start, length: length, atLeast: least)
+    try UserSlice.store((start, trimmed, least), at: argument)
+    return 0
+  }
+
   // MARK: Memory
 
   /// Pages of all files in memory that wait to be written, and those in memory at all.

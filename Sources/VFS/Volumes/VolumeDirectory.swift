@@ -121,6 +121,10 @@ final class VolumeDirectoryFile: OpenFile {
 
   override func seek(_ offset: Int64, whence: Int32) throws(Errno) -> Int64 { try move(offset, whence) }
 
+  override func control(_ request: UInt32, argument: UInt) throws(Errno) -> Int {
+    try directory.volume.control(request, argument: argument)
+  }
+
   override func synchronize() throws(Errno) {
     try directory.volume.fileSystem.synchronize(directory.file, dataOnly: false)
   }

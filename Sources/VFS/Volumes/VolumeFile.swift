@@ -202,11 +202,8 @@ final class VolumeFile: VolumeInode {
 
   /// Copies from `slice`; EFBIG, ENOSPC, EROFS. As much as there is room for.
   func write(_ slice: UserSlice, at offset: Int64) throws(Errno) -> Int {
-    guard !volume.isReadOnly else { throw .readOnlyFileSystem }
-    guard slice.count > 0 else { return 0 }
-    let limit = min(Int64(volume.fileSystem.maximumFileSize), TemporaryFile.sizeLimit())
-    guard offset < limit else { throw .fileTooLarge }
-    let count = Int(min(Int64(slice.count), limit - offset))
+    let count = try writable(slice.count, at: offset)
+    guard count > 0 else { return 0 }
     var done = 0
     do throws(Errno) {
       while done < count {
@@ -227,6 +224,15 @@ final class VolumeFile: VolumeInode {
     volume.changed()
     if !volume.isVolatile, Volume.dirtyPages > Volume.mostDirtyPages { try? writeBack() }
     return done
+  }
+
+  /// How much of a write at `offset` may be done. EROFS; EFBIG past the longest file or RLIMIT_FSIZE.
+  func writable(_ count: Int, at offset: Int64) throws(Errno) -> Int {
+    guard !volume.isReadOnly else { throw .readOnlyFileSystem }
+    guard count > 0 else { return 0 }
+    let limit = min(Int64(volume.fileSystem.maximumFileSize), TemporaryFile.sizeLimit())
+    guard offset < limit else { throw .fileTooLarge }
+    return Int(min(Int64(count), limit - offset))
   }
 
   /// The frame of a page about to be written, marked dirty, with room reserved for it.
