@@ -20,7 +20,13 @@ public final class FileSystem {
 
   var buffers: [UInt64: Buffer] = [:]
   /// Blocks of metadata that are kept in memory.
-  public var cacheLimit = 8192 { didSet { buffersBeforeTrim = cacheLimit } }
+  public var cacheLimit = 8192 {
+    didSet {
+      buffersBeforeTrim = cacheLimit
+      inodeCacheLimit = min(4096, cacheLimit)
+      inodesBeforeTrim = inodeCacheLimit
+    }
+  }
   var buffersBeforeTrim = 8192
   var inodes: [UInt32: DiskInode] = [:]
   var inodeCacheLimit = 4096

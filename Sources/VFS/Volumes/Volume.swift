@@ -9,8 +9,8 @@ public final class Volume {
   let device: UInt64
   /// Files in use or lately used, by number. Files without a name are only kept by who uses them.
   private var inodes: [UInt32: VolumeInode] = [:]
-  private static let mostInodes = 8192
-  private var inodesBeforeTrim = mostInodes
+  private var mostInodes = 8192
+  private var inodesBeforeTrim = 8192
   /// The image's disk, where this is the root: pages of files that did not change are shown straight from the image.
   let image: LayeredDisk?
   /// Nothing outlives the run: there is nowhere to write back to, and what was written stays in memory as it is.
@@ -61,6 +61,8 @@ public final class Volume {
   private func enter() {
     // Metadata in memory is a copy of what is on the disk: a 32nd of memory at most.
     fileSystem.cacheLimit = min(8192, max(64, frames.totalFrames / 32))
+    mostInodes = fileSystem.cacheLimit
+    inodesBeforeTrim = mostInodes
     Volume.mounted.append(self)
     MemoryLimit.reclaim = Volume.reclaim
   }
@@ -103,7 +105,7 @@ public final class Volume {
       if isKnownUniquelyReferenced(&inode), (inode as? VolumeFile)?.mayBeDirty != true { continue }
       inodes[number] = inode
     }
-    inodesBeforeTrim = max(Volume.mostInodes, inodes.count + inodes.count / 2)
+    inodesBeforeTrim = max(mostInodes, inodes.count + inodes.count / 2)
   }
 
   // MARK: Durability
@@ -159,6 +161,17 @@ public final class Volume {
   nonisolated(unsafe) private static var isReclaiming = false
 
   func countDirty(_ pages: Int) { if !isVolatile { Volume.dirtyPages += pages } }
+
+  /// Before something is added to a volatile file system: room for the metadata, which stays in memory too, and for the
+  /// libOS's own tables. ENOSPC.
+  func checkRoom() throws(Errno) {
+    guard isVolatile else { return }
+    try checkMemory(fileSystem.pendingBlocks + 64)
+    let own = inodes.count + 1 >= inodes.capacity ? inodes.capacity * 2 * 24 : 0
+    let growth = max(own, fileSystem.nextGrowth)
+    guard growth > 4096 else { return }
+    do throws(Errno) { try MemoryLimit.checkHeap(bytes: growth) } catch { throw .noSpace }
+  }
 
   /// Room in memory for `count` pages of files. A volatile file system is full when memory is: ENOSPC; ENOMEM.
   func checkMemory(_ count: Int) throws(Errno) {

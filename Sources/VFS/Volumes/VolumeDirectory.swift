@@ -31,7 +31,7 @@ final class VolumeDirectory: VolumeInode {
   override func create(
     _ name: [UInt8], mode: UInt32, user: UInt32, group: UInt32, device: UInt64, target: [UInt8]
   ) throws(Errno) -> Inode {
-    if volume.isVolatile { try volume.checkMemory(8) }
+    try volume.checkRoom()
     let new = NewFile(mode: mode, user: user, group: group, device: device, target: target)
     let created = try volume.fileSystem.create(name, in: file, new)
     remember(name, created.number)
@@ -42,7 +42,7 @@ final class VolumeDirectory: VolumeInode {
   }
 
   override func createUnnamed(mode: UInt32, user: UInt32, group: UInt32) throws(Errno) -> Inode {
-    if volume.isVolatile { try volume.checkMemory(8) }
+    try volume.checkRoom()
     let inode = volume.adopt(
       try volume.fileSystem.createUnnamed(in: file, NewFile(mode: mode, user: user, group: group)))
     volume.forget(inode)
@@ -63,7 +63,7 @@ final class VolumeDirectory: VolumeInode {
 
   override func link(_ name: [UInt8], to inode: Inode) throws(Errno) {
     guard let other = inode as? VolumeInode, other.volume === volume else { throw .crossDevice }
-    if volume.isVolatile { try volume.checkMemory(8) }
+    try volume.checkRoom()
     try volume.fileSystem.link(name, in: file, to: other.file)
     remember(name, other.file.number)
     // One that was made without a name is found by its number from now on.

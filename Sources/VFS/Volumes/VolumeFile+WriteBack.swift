@@ -190,7 +190,9 @@ extension VolumeFile {
   /// Whether a block of the page is data, and how many blocks from there on are alike, at least.
   private func kind(ofBlock block: Int64, _ page: Int) throws(Errno) -> (Bool, Int64) {
     let perPage = Int64(blocksPerPage)
-    if dirty.contains(page) || isShared && pages.frame(page) != nil {
+    if dirty.contains(page) { return (true, Int64(page + 1) * perPage - block) }
+    // Somebody may have written to it through a mapping.
+    if isShared, let frame = pages.frame(page), !isZero(frame) {
       return (true, Int64(page + 1) * perPage - block)
     }
     let mapping = try volume.fileSystem.map(file, UInt32(truncatingIfNeeded: block))
@@ -198,5 +200,11 @@ extension VolumeFile {
     let end = Int((block + Int64(mapping.count) + perPage - 1) / perPage)
     let next = pages.next(from: page + 1, below: max(page + 1, end), hole: false)
     return (false, max(1, min(Int64(mapping.count), Int64(next) * perPage - block)))
+  }
+
+  private func isZero(_ frame: UInt) -> Bool {
+    guard let page = UnsafePointer<UInt64>(bitPattern: frames.base + frame) else { return true }
+    for word in 0..<512 where page[word] != 0 { return false }
+    return true
   }
 }

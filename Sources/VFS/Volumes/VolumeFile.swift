@@ -130,6 +130,17 @@ final class VolumeFile: VolumeInode {
     return first
   }
 
+  /// Pages from `page` on, before `end`, that are neither in memory nor on the disk: they read as zeros, and take no memory.
+  private func zeroPages(_ page: Int, below end: Int) throws(Errno) -> Int {
+    var count = end - page
+    if UInt64(page) << 12 < file.size {
+      let mapping = try volume.fileSystem.map(file, UInt32(truncatingIfNeeded: page * blocksPerPage))
+      guard mapping.state != .written else { return 0 }
+      count = min(count, mapping.count / blocksPerPage)
+    }
+    return pages.next(from: page, below: page + count, hole: false) - page
+  }
+
   func release(_ frame: UInt) {
     Volume.cachedPages -= 1
     if mappings > 0 { retired.append(frame) } else { frames.free(frame, 1) }
@@ -173,6 +184,11 @@ final class VolumeFile: VolumeInode {
           let end = pages.next(from: page, below: page + min(found.count, needed), hole: false)
           let length = min((end - page) << 12 - inside, count - done)
           try slice.dropFirst(done).copyOut(UnsafeRawBufferPointer(start: source + inside, count: length))
+          done += length
+          continue
+        } else if case let zeros = try zeroPages(page, below: page + needed), zeros > 0 {
+          let length = min(zeros << 12 - inside, count - done)
+          try slice.dropFirst(done).clear(length)
           done += length
           continue
         } else {
