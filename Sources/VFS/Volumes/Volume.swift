@@ -73,7 +73,7 @@ public final class Volume {
 
   // MARK: Files in use
 
-  func inode(_ number: UInt32) throws(Errno) -> Inode {
+  func inode(_ number: UInt32) throws(Errno) -> VolumeInode {
     if let inode = inodes[number] { return inode }
     return adopt(try fileSystem.inode(number))
   }
@@ -100,6 +100,7 @@ public final class Volume {
 
   private func trim() {
     guard inodes.count >= inodesBeforeTrim else { return }
+    for inode in inodes.values { (inode as? VolumeDirectory)?.forgetNames() }
     for number in Array(inodes.keys) where number != FileSystem.rootNumber {
       guard var inode = inodes.removeValue(forKey: number) else { continue }
       if isKnownUniquelyReferenced(&inode), (inode as? VolumeFile)?.mayBeDirty != true { continue }

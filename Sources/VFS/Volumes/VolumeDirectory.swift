@@ -4,26 +4,28 @@ import Tasks
 
 /// A directory of a volume.
 final class VolumeDirectory: VolumeInode {
-  /// Inode numbers of names that were looked up lately, 0 for names that are not there.
-  private var names: [[UInt8]: UInt32] = [:]
+  /// Names that were looked up lately, nil for those that are not there. They keep their files in memory.
+  private var names: [[UInt8]: VolumeInode?] = [:]
   private static let mostNames = 4096
 
-  private func remember(_ name: [UInt8], _ number: UInt32) {
+  private func remember(_ name: [UInt8], _ inode: VolumeInode?) {
     if names.count >= VolumeDirectory.mostNames { names.removeAll() }
-    names[name] = number
+    names[name] = .some(inode)
   }
 
+  func forgetNames() { names.removeAll() }
+
   override func lookup(_ name: [UInt8]) throws(Errno) -> Inode {
-    if let number = names[name] {
-      guard number != 0 else { throw .noSuchFile }
-      return try volume.inode(number)
+    if let known = names[name] {
+      guard let inode = known else { throw .noSuchFile }
+      return inode
     }
     do throws(Errno) {
-      let number = try volume.fileSystem.lookup(name, in: file)
-      remember(name, number)
-      return try volume.inode(number)
+      let inode = try volume.inode(try volume.fileSystem.lookup(name, in: file))
+      remember(name, inode)
+      return inode
     } catch {
-      if error == .noSuchFile { remember(name, 0) }
+      if error == .noSuchFile { remember(name, nil) }
       throw error
     }
   }
@@ -33,9 +35,8 @@ final class VolumeDirectory: VolumeInode {
   ) throws(Errno) -> Inode {
     try volume.checkRoom()
     let new = NewFile(mode: mode, user: user, group: group, device: device, target: target)
-    let created = try volume.fileSystem.create(name, in: file, new)
-    remember(name, created.number)
-    let inode = volume.adopt(created)
+    let inode = volume.adopt(try volume.fileSystem.create(name, in: file, new))
+    remember(name, inode)
     refresh()
     volume.changed()
     return inode
@@ -65,7 +66,7 @@ final class VolumeDirectory: VolumeInode {
     guard let other = inode as? VolumeInode, other.volume === volume else { throw .crossDevice }
     try volume.checkRoom()
     try volume.fileSystem.link(name, in: file, to: other.file)
-    remember(name, other.file.number)
+    remember(name, other)
     // One that was made without a name is found by its number from now on.
     volume.keep(other)
     other.refresh()
@@ -76,7 +77,7 @@ final class VolumeDirectory: VolumeInode {
   override func unlink(_ name: [UInt8], directory: Bool) throws(Errno) {
     let inode = try lookup(name)
     try volume.fileSystem.unlink(name, in: file, isDirectory: directory)
-    remember(name, 0)
+    remember(name, nil)
     lostName(inode)
     refresh()
     volume.changed()
