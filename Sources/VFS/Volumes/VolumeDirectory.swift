@@ -6,10 +6,9 @@ import Tasks
 final class VolumeDirectory: VolumeInode {
   /// Names that were looked up lately, nil for those that are not there. They keep their files in memory.
   private var names: [[UInt8]: VolumeInode?] = [:]
-  private static let mostNames = 4096
 
   private func remember(_ name: [UInt8], _ inode: VolumeInode?) {
-    if names.count >= VolumeDirectory.mostNames { names.removeAll() }
+    if names.count >= volume.fileSystem.cacheLimit / 2 { names.removeAll() }
     names[name] = .some(inode)
   }
 
@@ -77,7 +76,7 @@ final class VolumeDirectory: VolumeInode {
   override func unlink(_ name: [UInt8], directory: Bool) throws(Errno) {
     let inode = try lookup(name)
     try volume.fileSystem.unlink(name, in: file, isDirectory: directory)
-    remember(name, nil)
+    names[name] = nil
     lostName(inode)
     refresh()
     volume.changed()
