@@ -60,13 +60,8 @@ public final class LinuxMemoryMeter: MemoryMeter {
     if child < 0 { LinuxHost.fail("Linux refused a process (RLIMIT_NPROC?)") }
     if child != 0 { return }
     _ = LinuxCall.raw(LinuxCall.prctl, 1, 9)  // PR_SET_PDEATHSIG, SIGKILL
-<<<<<<< HEAD
     // The supervisor of a short run may have ended before: nobody would end the meter then.
     if LinuxCall.raw(LinuxCall.getppid) != supervisor { _ = LinuxCall.raw(LinuxCall.exitGroup, 0) }
-=======
-    // A short run may have ended before: nobody would end the meter then, which keeps the user's streams open.
-    if LinuxCall.raw(LinuxCall.getppid) != supervisor { _ = LinuxCall.raw(LinuxCall.exitGroup, 0) }
->>>>>>> 6998236 (The meter of a run that has ended already ends; names are remembered within memory's bounds)
     let own = Int(bitPattern: page)
     let end = Int(Arena.address) + frames.totalFrames << 12
     let dataStart = Int(address_of_data_start())
