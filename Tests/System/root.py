@@ -191,8 +191,45 @@ def access(suite, work):
     suite.check("a program gets the capabilities of its file", wanted <= set(ours[1].split(b"\n")), str(ours))
 
 
+def trees(suite, work):
+    """A tree of many files with odd names, long ones, deep directories and a 4 GB sparse file: packed, made by mke2fs, and
+    written by us, read by Linux's tools and by us. SWIFTLET_LONG=1 makes 100,000 files."""
+    count = 100000 if os.environ.get("SWIFTLET_LONG") else 3000
+    program = os.path.join(work, "tree")
+    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "c", "tree.c")
+    subprocess.run(["gcc", "-O2", "-static", "-o", program, source], check=True)
+    packed, tree = os.path.join(work, "packed"), os.path.join(work, "packed", "tree")
+    os.makedirs(packed)
+    subprocess.run([program, "make", tree, str(count)], check=True)
+    native = suite.run([program, "walk", tree], seconds=300)
+    image = os.path.join(work, "trees.img")
+    shutil.copy(program, os.path.join(packed, "program"))
+    subprocess.run([SWIFTLET, "build", "-o", image, "--root", packed, "--", "/program"], check=True)
+    ours = suite.run([SWIFTLET, "run", "-m", "1g", image, "walk", "/tree"], seconds=300)
+    suite.check(f"a tree of {count} files in the image is as it was packed", ours[:2] == native[:2], f"{ours} {native}")
+    volume = os.path.join(work, "trees.ext4")
+    subprocess.run(["/usr/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, "-N", str(count * 2 + 9000), volume,
+                    f"{count * 16 // 1024 + 256}m"], check=True, capture_output=True)
+    ours = suite.run([SWIFTLET, "run", "-m", "1g", "-v", f"{volume}:/volume:ro", image, "walk", "/volume"], seconds=300)
+    suite.check("and on a volume that mke2fs made", ours[:2] == native[:2], f"{ours} {native}")
+    subprocess.run(["/usr/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-N", str(count * 2 + 9000), volume,
+                    f"{count * 16 // 1024 + 256}m"], check=True, capture_output=True)
+    done = suite.run([SWIFTLET, "run", "-m", "1g", "-v", f"{volume}:/volume", image, "copy", "/tree", "/volume"], seconds=300)
+    check = subprocess.run(["/usr/sbin/e2fsck", "-fn", volume], capture_output=True)
+    suite.check("we write it, and e2fsck finds the volume clean", done[0] == 0 and check.returncode == 0, f"{done} {check}")
+    mounted = os.path.join(work, "mounted")
+    os.mkdir(mounted)
+    read = suite.run(["unshare", "-m", "sh", "-c", 'mount -o loop,ro "$0" "$1" && "$2" walk "$1"', volume, mounted, program],
+                     seconds=300)
+    if read[0] != 0:  # no loop devices: what debugfs takes out
+        subprocess.run(["/usr/sbin/debugfs", "-R", f"rdump / {mounted}", volume], capture_output=True)
+        read = suite.run([program, "walk", mounted], seconds=300)
+    suite.check("and Linux reads what we wrote", read[:2] == native[:2], f"{read} {native}")
+
+
 def tests(suite, work):
     calls(suite, work)
     kept(suite, work)
     crashes(suite, work)
     access(suite, work)
+    trees(suite, work)
