@@ -190,18 +190,19 @@ def disk_log(data):
 
 
 def after_cut(work, image, events, cut, chance):
-    """The disk when power is cut after `cut` events: unflushed sectors are lost or not, one by one."""
+    """The disk when power is cut after `cut` events: unflushed blocks are lost or not, one by one. (A block is written
+    whole or not at all: ext4's superblock, with its checksum at the end, needs that of a disk.)"""
     disk, waiting = bytearray(image), []
     for event in events[:cut]:
         if event is not None:
-            waiting += [(event[0] + at, event[1][at:at + 512]) for at in range(0, len(event[1]), 512)]
+            waiting += [(event[0] + at, event[1][at:at + 4096]) for at in range(0, len(event[1]), 4096)]
             continue
         for offset, part in waiting:
-            disk[offset:offset + 512] = part
+            disk[offset:offset + len(part)] = part
         waiting = []
     for offset, part in waiting:
         if chance.random() < 0.5:
-            disk[offset:offset + 512] = part
+            disk[offset:offset + len(part)] = part
     path = os.path.join(work, "cut.ext4")
     with open(path, "wb") as file:
         file.write(disk)
