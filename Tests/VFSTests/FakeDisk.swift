@@ -57,7 +57,9 @@ final class TestFrames: FrameAllocator {
     base = UInt(bitPattern: memory)
     used = [Bool](repeating: false, count: count)
     totalFrames = count
-    freeFrames = count
+    // The libOS's own data begins at offset 0 of an arena: no file has that frame.
+    used[0] = true
+    freeFrames = count - 1
   }
 
   deinit { memory.deallocate() }
@@ -95,7 +97,10 @@ struct SeededRandom {
     return state &* 0x2545_F491_4F6C_DD1D
   }
   mutating func below(_ limit: Int) -> Int { Int(next() >> 33) % limit }
-  mutating func bytes(_ count: Int) -> [UInt8] { (0..<count).map { _ in UInt8(truncatingIfNeeded: next()) } }
+  mutating func bytes(_ count: Int) -> [UInt8] {
+    let first = next()
+    return (0..<count).map { UInt8(truncatingIfNeeded: first &+ UInt64($0 &* 7 &+ $0 >> 6)) }
+  }
 }
 
 /// mke2fs and e2fsck.

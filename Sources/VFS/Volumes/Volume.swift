@@ -137,9 +137,14 @@ public final class Volume {
 
   /// At the end of the unikernel: leaves the volumes clean.
   public static func unmountAll() {
-    for volume in mounted where !volume.isVolatile {
-      try? volume.synchronize()
-      try? volume.fileSystem.unmount()
+    for volume in mounted {
+      if !volume.isVolatile {
+        try? volume.synchronize()
+        try? volume.fileSystem.unmount()
+      }
+      // Files keep their volume.
+      for inode in volume.inodes.values { (inode as? VolumeDirectory)?.forgetNames() }
+      volume.inodes = [:]
     }
     mounted = []
   }
