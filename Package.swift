@@ -69,11 +69,11 @@ let package = Package(
 
     // Hosted only: the command.
     .target(name: "CHostCommand"),
-    .target(name: "ImageBuilder", dependencies: ["Image"], swiftSettings: strict),
+    .target(name: "ImageBuilder", dependencies: ["ABI", "CHostCommand", "Ext4", "Image"], swiftSettings: strict),
     .executableTarget(
       name: "swiftlet",
       dependencies: [
-        "CHostCommand", "Image", "ImageBuilder",
+        "ABI", "CHostCommand", "Ext4", "Image", "ImageBuilder",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], swiftSettings: strict),
 
@@ -81,8 +81,8 @@ let package = Package(
       name: "VirtioTests", dependencies: ["ABI", "BootParameters", "ChaCha", "CMachine", "Tasks", "Virtio"]),
     .testTarget(name: "NetTests", dependencies: ["Net"]),
     .testTarget(name: "Ext4Tests", dependencies: ["Ext4", "ABI"]),
-    .testTarget(name: "ImageTests", dependencies: ["Image", "ImageBuilder", "swiftlet"]),
-    .testTarget(name: "VFSTests", dependencies: ["VFS", "Sockets", "Tasks", "ABI", "CMachine"]),
+    .testTarget(name: "ImageTests", dependencies: ["ABI", "Ext4", "Image", "ImageBuilder", "swiftlet"]),
+    .testTarget(name: "VFSTests", dependencies: ["VFS", "Sockets", "Tasks", "ABI", "CMachine", "Ext4"]),
     .testTarget(
       name: "PseudoFileSystemsTests",
       dependencies: ["PseudoFileSystems", "Processes", "VFS", "Tasks", "ABI", "CMachine"]),

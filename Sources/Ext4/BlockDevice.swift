@@ -14,6 +14,36 @@ public protocol BlockDevice: AnyObject {
   func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(Errno)
   /// Returns when every write before it is durable.
   func flush() throws(Errno)
+  /// Whether blocks are to be given to `discard` as soon as they are free for good.
+  var wantsDiscards: Bool { get }
+  /// Nobody needs these bytes any more: what is read there from now on is not defined.
+  func discard(at offset: UInt64, count: UInt64)
+}
+
+extension BlockDevice {
+  public var wantsDiscards: Bool { false }
+  public func discard(at offset: UInt64, count: UInt64) {}
+}
+
+/// A file system in memory that is only read.
+public final class MappedDevice: BlockDevice {
+  private let bytes: UnsafeRawBufferPointer
+
+  /// The caller keeps the bytes alive and unchanged.
+  public init(_ bytes: UnsafeRawBufferPointer) { self.bytes = bytes }
+
+  public var size: UInt64 { UInt64(bytes.count) }
+  public var isReadOnly: Bool { true }
+
+  public func read(_ target: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(Errno) {
+    guard offset <= size, UInt64(target.count) <= size - offset else { throw .inputOutput }
+    target.copyMemory(
+      from: UnsafeRawBufferPointer(rebasing: bytes[Int(offset)..<Int(offset) + target.count]))
+  }
+  public func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(Errno) {
+    throw .readOnlyFileSystem
+  }
+  public func flush() throws(Errno) {}
 }
 
 /// What the file system cannot know by itself.

@@ -14,9 +14,19 @@ public final class FileSystem {
   /// The journal could not be written: nothing changes any more, as after ext4's "aborting journal".
   public internal(set) var isAborted = false
   public var blockSize: Int { layout.blockSize }
+  /// Blocks of the file system.
+  public var blockCount: UInt64 { layout.blocks }
+  public var hasJournal: Bool { journal != nil }
 
   var buffers: [UInt64: Buffer] = [:]
-  var cacheLimit = 8192
+  /// Blocks of metadata that are kept in memory.
+  public var cacheLimit = 8192 {
+    didSet {
+      buffersBeforeTrim = cacheLimit
+      inodeCacheLimit = min(4096, cacheLimit)
+      inodesBeforeTrim = inodeCacheLimit
+    }
+  }
   var buffersBeforeTrim = 8192
   var inodes: [UInt32: DiskInode] = [:]
   var inodeCacheLimit = 4096

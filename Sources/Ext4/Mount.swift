@@ -97,7 +97,7 @@ extension FileSystem {
     systemZones = FileSystem.merged(zones)
   }
 
-  private static func merged(_ zones: [BlockRun]) -> [BlockRun] {
+  static func merged(_ zones: [BlockRun]) -> [BlockRun] {
     let sorted = zones.sorted { $0.start < $1.start }
     var result: [BlockRun] = []
     for zone in sorted {

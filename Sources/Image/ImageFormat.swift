@@ -1,26 +1,21 @@
 /// Constants of the image file:
 ///
-///     ELF executable | archive (header, index, path pool, file data) | manifest | trailer
+///     ELF executable | root file system (ext4, blocks of `pageSize`) | manifest | trailer
 ///
-/// All integers are little endian. The archive and each file's data start at a multiple of `pageSize`, so
-/// that the libOS can map file data straight from the image.
+/// All integers are little endian. The root starts at a multiple of `pageSize`, so that the libOS can map file data
+/// straight from the image.
 public enum ImageFormat {
   public static let pageSize = 4096
-  public static let version: UInt32 = 1
+  public static let version: UInt32 = 2
 
   /// "SWIFTLET"
   static let trailerMagic: UInt64 = 0x5445_4c54_4649_5753
   static let trailerLength = 64
-  /// "SWLTARCH"
-  static let archiveMagic: UInt64 = 0x4843_5241_544c_5753
-  static let archiveHeaderLength = 32
-  static let recordLength = 64
-  static let noHardLink: UInt32 = 0xffff_ffff
+  /// Less is no file system.
+  static let leastRoot = 64 * 1024
 
   /// PATH_MAX without the terminating zero (limits.h).
   static let longestPath = 4095
-  /// NAME_MAX (limits.h).
-  static let longestName = 255
 
   /// Rounds up to a page; callers have bounded `offset` already.
   static func roundUpToPage(_ offset: Int) -> Int { (offset &+ (pageSize &- 1)) & ~(pageSize &- 1) }

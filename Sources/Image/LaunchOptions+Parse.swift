@@ -22,6 +22,12 @@ extension LaunchOptions {
       processes = try parseNumber(line.value, atMost: UInt64(Int32.max))
     } else if line.hasKey("volume") {
       volumes.append(try LaunchVolume(parsing: line.value))
+    } else if line.hasKey("layer-fd") {
+      try seen.once(18)
+      layerDescriptor = Int32(truncatingIfNeeded: try parseNumber(line.value, atMost: UInt64(Int32.max)))
+    } else if line.hasKey("disk-log-fd") {
+      try seen.once(19)
+      diskLogDescriptor = Int32(truncatingIfNeeded: try parseNumber(line.value, atMost: UInt64(Int32.max)))
     } else if line.hasKey("isolation") {
       try seen.once(5)
       isolation = try parseIsolation(line.value)

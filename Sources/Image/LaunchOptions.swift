@@ -113,6 +113,10 @@ public struct LaunchOptions: Equatable {
   public var terminalFlags: UInt64 = 0
   public var trace: LaunchTrace?
   public var volumes: [LaunchVolume] = []
+  /// The file in which the root's changes are kept, opened by the command.
+  public var layerDescriptor: Int32?
+  /// Where tests want to have written what disks do.
+  public var diskLogDescriptor: Int32?
 
   public init() {}
 
@@ -170,6 +174,12 @@ public struct LaunchOptions: Equatable {
     if let sizeDescriptor { writer.add("size-fd", number: UInt64(UInt32(bitPattern: sizeDescriptor))) }
     if let terminalSize { writer.add("terminal-size", number: terminalSize) }
     if terminalFlags != 0 { writer.add("terminal-flags", number: terminalFlags) }
+    if let layerDescriptor {
+      writer.add("layer-fd", number: UInt64(UInt32(bitPattern: layerDescriptor)))
+    }
+    if let diskLogDescriptor {
+      writer.add("disk-log-fd", number: UInt64(UInt32(bitPattern: diskLogDescriptor)))
+    }
     for volume in volumes { writer.add("volume", volume.text) }
     switch trace {
     case nil: break

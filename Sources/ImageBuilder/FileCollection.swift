@@ -10,7 +10,7 @@ public struct FileCollection {
     case file(Path)
   }
 
-  public private(set) var files: [ArchiveFile] = []
+  public private(set) var files: [PackedFile] = []
   public private(set) var sources: [Source] = []
   /// Called after each file added, with their number.
   public var onProgress: ((Int) -> Void)?
@@ -22,10 +22,13 @@ public struct FileCollection {
   private var firstNames: [[UInt64]: Int] = [:]
 
   public init() {
-    append(ArchiveFile(path: [], mode: FileType.directory | 0o755), .none)
+    append(PackedFile(path: [], mode: FileType.directory | 0o755), .none)
   }
 
   public func contains(_ path: Path) -> Bool { indices[relative(path)] != nil }
+
+  /// Where in `files` the one of this path is, given as it is there.
+  func index(of path: Path) -> Int? { indices[path] }
 
   public func data(of path: Path) throws(BuildError) -> [UInt8]? {
     guard let index = indices[relative(path)] else { return nil }
@@ -45,7 +48,7 @@ public struct FileCollection {
     addMissingParents(of: path)
     let bytes = Path(content)
     append(
-      ArchiveFile(path: path, mode: mode, dataLength: UInt64(bytes.count)),
+      PackedFile(path: path, mode: mode, dataLength: UInt64(bytes.count)),
       bytes.isEmpty ? .none : .bytes(bytes))
   }
 
@@ -55,7 +58,12 @@ public struct FileCollection {
     guard let steps = try tree.walk(path) else {
       throw BuildError("\(path.text): no such file", exitStatus: 127)
     }
-    for step in steps { try addOne(tree.hostPath(step.path), at: step.path, step.status) }
+    for step in steps {
+      var status = step.status
+      // A directory on the way changes with files that are none of the image's: its times would make every image another.
+      if status.st_mode & S_IFMT == S_IFDIR { status.st_mtim = timespec() }
+      try addOne(tree.hostPath(step.path), at: step.path, status)
+    }
   }
 
   /// Adds a host file or directory tree at `destination`. Directories that exist already are merged.
@@ -104,18 +112,18 @@ public struct FileCollection {
       return
     }
     addMissingParents(of: path)
-    var file = ArchiveFile(path: path, mode: status.st_mode)
+    var file = PackedFile(path: path, mode: status.st_mode)
     file.uid = status.st_uid
     file.gid = status.st_gid
-    file.mtimeSeconds = UInt64(max(0, status.st_mtim.tv_sec))
-    file.mtimeNanoseconds = UInt32(status.st_mtim.tv_nsec)
+    file.modified = UInt64(max(0, status.st_mtim.tv_sec)) * 1_000_000_000 + UInt64(status.st_mtim.tv_nsec)
+    file.attributes = extendedAttributes(source)
     var content = Source.none
     switch status.st_mode & S_IFMT {
     case S_IFREG:
       if status.st_nlink > 1 {
         let identity = [UInt64(status.st_dev), UInt64(status.st_ino)]
         if let first = firstNames[identity] {
-          file.hardLinkIndex = UInt32(first)
+          file.hardLinkIndex = first
         } else {
           firstNames[identity] = files.count
         }
@@ -165,10 +173,10 @@ public struct FileCollection {
     let parent = path.directory
     guard indices[parent] == nil else { return }
     addMissingParents(of: parent)
-    append(ArchiveFile(path: parent, mode: FileType.directory | 0o755), .none)
+    append(PackedFile(path: parent, mode: FileType.directory | 0o755), .none)
   }
 
-  private mutating func append(_ file: ArchiveFile, _ source: Source) {
+  private mutating func append(_ file: PackedFile, _ source: Source) {
     indices[file.path] = files.count
     files.append(file)
     sources.append(source)

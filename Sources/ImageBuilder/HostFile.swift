@@ -1,3 +1,4 @@
+import CHostCommand
 import Glibc
 
 /// An open file descriptor that is closed at the end of its life.
@@ -84,4 +85,26 @@ func directoryNames(_ path: Path) throws(BuildError) -> [Path] {
     if name != Path(".") && name != Path("..") { names.append(name) }
   }
   return names.sorted { $0.lexicographicallyPrecedes($1) }
+}
+
+/// What belongs to a file wherever it goes (xattr(7)): a program's own attributes, file capabilities, access lists. Others
+/// are this machine's.
+func extendedAttributes(_ path: Path) -> [(name: [UInt8], value: [UInt8])] {
+  path.withCString { path in
+    var list = [CChar](repeating: 0, count: 4096)
+    let length = llistxattr(path, &list, list.count)
+    guard length > 0 else { return [] }
+    var result: [(name: [UInt8], value: [UInt8])] = []
+    for part in list[..<length].split(separator: 0) {
+      let name = part.map { UInt8(bitPattern: $0) }
+      guard
+        name.starts(with: "user.".utf8) || name.elementsEqual("security.capability".utf8)
+          || name.starts(with: "system.posix_acl_".utf8)
+      else { continue }
+      var value = [UInt8](repeating: 0, count: 4096)
+      let size = lgetxattr(path, Array(part) + [0], &value, value.count)
+      if size >= 0 { result.append((name, Array(value[..<size]))) }
+    }
+    return result.sorted { $0.name.lexicographicallyPrecedes($1.name) }
+  }
 }

@@ -3,23 +3,19 @@ import Image
 
 /// Writes image files.
 public struct ImageFile {
-  private let files: FileCollection
+  private let root: RootFileSystem
   private let layout: ImageLayout
   private let executable: MappedFile
 
   /// `libOS` is the path of the libOS executable.
   public init(libOS: Path, files: FileCollection, manifest: Manifest) throws(BuildError) {
-    self.files = files
     executable = try MappedFile(libOS)
     guard ELFFile.hasMagic(executable.bytes) else {
       throw BuildError("the libOS \(libOS.text) is not an ELF file; build it with: make build")
     }
-    do throws(ImageError) {
-      layout = try ImageLayout(
-        executableLength: UInt64(executable.bytes.count), files: files.files, manifest: manifest)
-    } catch {
-      throw BuildError("cannot build the image: \(error.description)")
-    }
+    root = try RootFileSystem(files)
+    layout = ImageLayout(
+      executableLength: UInt64(executable.bytes.count), rootLength: root.length, manifest: manifest)
   }
 
   public var length: UInt64 { layout.length }
@@ -27,7 +23,7 @@ public struct ImageFile {
   /// Writes the image to a new file that replaces `path` only when it is complete.
   public func write(to path: Path) throws(BuildError) {
     let temporary = path + Path(".\(getpid()).tmp")
-    let descriptor = temporary.withCString { open($0, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o755) }
+    let descriptor = temporary.withCString { open($0, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o755) }
     guard descriptor >= 0 else { throw .system("create", temporary) }
     let output = HostFile(owning: descriptor)
     do throws(BuildError) {
@@ -42,29 +38,16 @@ public struct ImageFile {
     }
   }
 
-  /// Writes the image to an empty file. `path` is for messages.
+  /// Writes the image to an empty file, open for reading and writing. `path` is for messages.
   public func write(descriptor: Int32, _ path: Path) throws(BuildError) {
     guard ftruncate(descriptor, off_t(layout.length)) == 0 else { throw .system("write", path) }
     try writeAll(executable.bytes, at: 0, descriptor, path)
-    if let segment = ArchiveSegment(
-      executable.bytes, offset: layout.archiveOffset, length: layout.length - layout.archiveOffset)
+    if let segment = RootSegment(
+      executable.bytes, offset: layout.rootOffset, length: layout.length - layout.rootOffset)
     {
       try write(segment.header, at: segment.headerOffset, descriptor, path)
     }
-    try write(layout.archiveIndex, at: layout.archiveOffset, descriptor, path)
-    for (index, source) in files.sources.enumerated() {
-      switch source {
-      case .none: break
-      case .bytes(let bytes): try write(bytes, at: layout.dataOffsets[index], descriptor, path)
-      case .file(let name):
-        let file = try MappedFile(name)
-        defer { file.keepAlive() }
-        guard UInt64(file.bytes.count) == files.files[index].dataLength else {
-          throw BuildError("\(name.text) changed while it was packed")
-        }
-        try writeAll(file.bytes, at: layout.dataOffsets[index], descriptor, path)
-      }
-    }
+    try root.write(descriptor: descriptor, at: layout.rootOffset)
     try write(layout.tail, at: layout.tailOffset, descriptor, path)
   }
 

@@ -1,3 +1,4 @@
+import CHostCommand
 import Glibc
 import Image
 

@@ -18,6 +18,7 @@ extension LinuxHost {
 
   public func writeDisk(_ disk: Int, at offset: UInt64, _ bytes: UnsafeRawBufferPointer) throws(Errno) {
     try transfer(LinuxCall.pwrite, disk, offset, Int(bitPattern: bytes.baseAddress), bytes.count)
+    if diskLog >= 0 { log(1, disk, offset, bytes) }
   }
 
   private func transfer(_ call: Int, _ disk: Int, _ offset: UInt64, _ address: Int, _ count: Int)
@@ -38,6 +39,30 @@ extension LinuxHost {
     var result = -4  // EINTR
     while result == -4 { result = LinuxCall.raw(LinuxCall.fdatasync, disks[disk].descriptor) }
     _ = try LinuxCall.check(result)
+    if diskLog >= 0 { log(2, disk, 0, UnsafeRawBufferPointer(start: nil, count: 0)) }
+  }
+
+  /// A hole in a file, or a block device's own discard (which Linux offers behind the same call): FALLOC_FL_KEEP_SIZE and
+  /// FALLOC_FL_PUNCH_HOLE. What cannot do it keeps its blocks.
+  public func discardDisk(_ disk: Int, at offset: UInt64, count: UInt64) {
+    guard offset <= disks[disk].size, count <= disks[disk].size - offset else { return }
+    _ = LinuxCall.raw(LinuxCall.fallocate, disks[disk].descriptor, 3, Int(offset), Int(count))
+  }
+
+  /// Tests cut the power after any write or flush: all of them, in order, go to the descriptor of
+  /// SWIFTLET_TEST_DISK_LOG as kind, disk, offset, length (64 bits each) and bytes.
+  private func log(_ kind: UInt64, _ disk: Int, _ offset: UInt64, _ bytes: UnsafeRawBufferPointer) {
+    var header: [4 of UInt64] = [kind, UInt64(disk), offset, UInt64(bytes.count)]
+    _ = withUnsafePointer(to: &header) {
+      LinuxCall.raw(LinuxCall.write, diskLog, Int(bitPattern: $0), 32)
+    }
+    var done = 0
+    while done < bytes.count {
+      let part = LinuxCall.raw(
+        LinuxCall.write, diskLog, Int(bitPattern: bytes.baseAddress) + done, bytes.count - done)
+      guard part > 0 else { return }
+      done += part
+    }
   }
 }
 

@@ -14,6 +14,8 @@ public final class LinuxHost: HostInterface {
   /// Descriptors of the standard streams as programs use them: opened anew, without waiting, where that was possible.
   var streams: [3 of Int] = [0, 1, 2]
   var disks: [LinuxDisk] = []
+  /// Where tests want to have written what disks do; -1: nowhere.
+  public var diskLog = -1
   /// Bit N: standard stream N may make a call wait, and is asked before.
   var waitingStreams = 0
   let clockFunction: UInt64

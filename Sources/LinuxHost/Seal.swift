@@ -66,8 +66,11 @@ public enum Seal {
       AllowedCall(LinuxCall.mprotect, "mprotect: the other combinations").only(2, 2, 4, 6, 7),
       AllowedCall(LinuxCall.mremap, "mremap: to a given place").only(3, 3),
       AllowedCall(LinuxCall.madvise, "madvise: give memory back (MADV_DONTNEED)").only(2, 4),
-      AllowedCall(LinuxCall.fallocate, "fallocate: give frames of the arena back (PUNCH_HOLE, KEEP_SIZE)")
-        .only(0, arena).and(1, 3),
+      AllowedCall(
+        LinuxCall.fallocate,
+        "fallocate: give back frames of the arena and blocks of disks (PUNCH_HOLE, KEEP_SIZE)"
+      )
+      .only(1, 3),
       AllowedCall(LinuxCall.clone, "clone: host processes and threads, with two fixed sets of flags")
         .only(0, LinuxHost.threadFlags, LinuxHost.processFlags),
       AllowedCall(15, "rt_sigreturn: return from a trap"),

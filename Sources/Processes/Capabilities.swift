@@ -32,15 +32,46 @@ public struct Capabilities {
     if old.effectiveUser != 0, new.effectiveUser == 0 { effective = permitted }
   }
 
-  /// Transformation of capabilities during execve(2), for files without capabilities of their own.
-  public mutating func execute(_ credentials: ProcessCredentials) {
+  /// Transformation of capabilities during execve(2); `file` are the program file's own.
+  public mutating func execute(_ credentials: ProcessCredentials, file: FileCapabilities? = nil) {
     if credentials.effectiveUser == 0 || credentials.realUser == 0 {
       permitted = inheritable | bounding
       effective = credentials.effectiveUser == 0 ? permitted : 0
+    } else if let file {
+      ambient = 0
+      permitted = inheritable & file.inheritable | file.permitted & bounding
+      effective = file.isEffective ? permitted : 0
     } else {
       permitted = ambient
       effective = ambient
     }
     isKept = false
+  }
+}
+
+/// What a program's file gives who executes it: security.capability (struct vfs_cap_data, linux/capability.h).
+public struct FileCapabilities: Equatable {
+  public var permitted: UInt64
+  public var inheritable: UInt64
+  /// Permitted ones are effective at once.
+  public var isEffective: Bool
+
+  /// Nil for what is damaged, or meant for another user namespace's root.
+  public init?(_ value: [UInt8]) {
+    func word(_ index: Int) -> UInt64 {
+      var result: UInt64 = 0
+      for i in 0..<4 { result |= UInt64(value[index * 4 + i]) << UInt64(8 * i) }
+      return result
+    }
+    guard value.count >= 12 else { return nil }
+    let (revision, size) = (word(0) >> 24, value.count)
+    guard revision == 1 && size == 12 || revision == 2 && size == 20 || revision == 3 && size == 24,
+      revision < 3 || word(5) == 0
+    else { return nil }
+    isEffective = word(0) & 1 != 0
+    permitted = word(1) | (revision > 1 ? word(3) << 32 : 0)
+    inheritable = word(2) | (revision > 1 ? word(4) << 32 : 0)
+    permitted &= Capabilities.all
+    inheritable &= Capabilities.all
   }
 }

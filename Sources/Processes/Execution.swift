@@ -66,6 +66,12 @@ public struct Execution {
     file.inode.status.mode & 0o2010 == 0o2010 && !isUntrusted ? file.inode.status.group : nil
   }
 
+  /// The file's own capabilities (capabilities(7)); scripts do not count.
+  public var capabilities: FileCapabilities? {
+    guard !isUntrusted, file.inode.mayHaveAttributes else { return nil }
+    return (try? file.inode.extendedAttribute(bytes("security.capability"))).flatMap { FileCapabilities($0) }
+  }
+
   /// The `#!` line: interpreter and at most one argument.
   private static func script(_ file: OpenFile) throws(Errno) -> (interpreter: [UInt8], argument: [UInt8])? {
     let head = try ELFHeader.read(file, 0, 256)

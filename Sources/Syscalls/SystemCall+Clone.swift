@@ -170,7 +170,7 @@ extension SystemCall {
       process.parentDeathSignal = 0
     }
     process.assume(owner)
-    process.capabilities.execute(owner)
+    process.capabilities.execute(owner, file: process.hasNoNewPrivileges ? nil : execution.capabilities)
   }
 
   /// Loads the program; past the point of no return a failure ends the process.

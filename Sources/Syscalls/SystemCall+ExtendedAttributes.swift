@@ -3,8 +3,8 @@ import Processes
 import Tasks
 import VFS
 
-/// Extended attributes (xattr(7)): user.*, trusted.* and security.* of files in memory and of volumes; no access
-/// control lists.
+/// Extended attributes (xattr(7)): user.*, trusted.*, security.* and access control lists (acl(5)) of files in memory and
+/// on disks.
 extension SystemCall {
   /// XATTR_SIZE_MAX and XATTR_LIST_MAX
   private static var largest: UInt { 65536 }
@@ -67,6 +67,11 @@ extension SystemCall {
       }
       return
     }
+    if isAccessList(name) {
+      guard !inode.isSymlink else { throw .notSupported }
+      guard !writes || owns(inode) else { throw .notPermitted }
+      return
+    }
     guard has(name, "user.") else { throw .notSupported }
     guard inode.isRegular || inode.isDirectory else { throw writes ? .notPermitted : .noData }
     if inode.isDirectory, inode.status.mode & 0o1000 != 0, writes, !owns(inode) { throw .notPermitted }
@@ -80,9 +85,30 @@ extension SystemCall {
   private func setAttribute(_ path: Path, _ name: [UInt8], _ value: [UInt8]) throws(Errno) -> Int {
     try checkAttribute(path, name, writes: true)
     let inode = path.inode
-    try inode.setExtendedAttribute(name, value, flags: unsigned(e))
+    if isAccessList(name) {
+      try setAccessList(inode, name, value)
+    } else {
+      try inode.setExtendedAttribute(name, value, flags: unsigned(e))
+    }
     changed(path)
     return 0
+  }
+
+  private func isAccessList(_ name: [UInt8]) -> Bool {
+    name == AccessList.accessName || name == AccessList.defaultName
+  }
+
+  /// An empty value takes the list away.
+  private func setAccessList(_ inode: Inode, _ name: [UInt8], _ value: [UInt8]) throws(Errno) {
+    let list = AccessList(value)
+    guard list != nil || value.isEmpty || value == [2, 0, 0, 0] else { throw .invalid }
+    if name == AccessList.accessName { return try inode.setAccessList(list) }
+    guard inode.isDirectory else { throw list == nil ? .notSupported : .accessDenied }
+    if let list {
+      try inode.setExtendedAttribute(name, list.value, flags: 0)
+    } else if inode.accessList(isDefault: true) != nil {
+      try inode.setExtendedAttribute(name, nil, flags: 0)
+    }
   }
 
   private func changed(_ path: Path) {
@@ -115,7 +141,11 @@ extension SystemCall {
 
   private func removeAttribute(_ path: Path, _ name: [UInt8]) throws(Errno) -> Int {
     try checkAttribute(path, name, writes: true)
-    try path.inode.setExtendedAttribute(name, nil, flags: 0)
+    if isAccessList(name) {
+      try setAccessList(path.inode, name, [])
+    } else {
+      try path.inode.setExtendedAttribute(name, nil, flags: 0)
+    }
     changed(path)
     return 0
   }

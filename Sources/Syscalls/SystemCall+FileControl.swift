@@ -245,6 +245,8 @@ extension SystemCall {
       let flags = unsigned(c) & (0o3 | 0o400 | SystemCall.isNonblocking)
       return try install(
         master.peer(flags: flags), closes: unsigned(c) & SystemCall.closesOnExecution != 0)
+    case 0xc018_5879 where process.capabilities.effective & Capabilities.administration == 0:  // FITRIM
+      throw .notPermitted
     default: return try file.control(unsigned(b), argument: c)
     }
     return 0

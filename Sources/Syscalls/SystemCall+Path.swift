@@ -208,7 +208,7 @@ extension SystemCall {
     guard unsigned(e) & ~0x1600 == 0 else { throw .invalid }
     let flags = unsigned(e) & 0x1000 | (unsigned(e) & 0x400 == 0 ? 0x100 : 0)
     let path = try place(int(a), b, flags: flags)
-    guard TemporaryFileSystem.owns(path.inode.status.device) else { throw .notSupported }
+    guard path.inode.hasHandle else { throw .notSupported }
     let size = try UserSlice.load(c, UInt32(0))
     guard size <= 128 else { throw .invalid }
     try UserSlice.store(Int32(truncatingIfNeeded: path.inode.status.device), at: d)
@@ -236,7 +236,7 @@ extension SystemCall {
     var top = anchor
     while let parent = top.parent, parent.inode.status.device == top.inode.status.device { top = parent }
     guard device == anchor.inode.status.device,
-      let found = TemporaryFileSystem.find(number, below: top)
+      let found = top.find(number)
     else { throw .stale }
     let flags = unsigned(c)
     if found.inode.isSymlink, flags & SystemCall.isPathOnly == 0 { throw .tooManySymlinks }

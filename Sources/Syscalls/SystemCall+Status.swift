@@ -128,6 +128,11 @@ extension SystemCall {
   private func status(_ descriptor: Int32, _ address: UInt, _ target: UInt, _ flags: UInt32) throws(Errno)
     -> Int
   {
+    // The C library's fstat(3): an empty name.
+    if flags & 0x1000 != 0, descriptor >= 0, address != 0, try UserSlice.load(address, UInt8(0)) == 0 {
+      try UserSlice.store(LinuxStatus(try description(descriptor).inode.currentStatus()), at: target)
+      return 0
+    }
     let path = try place(descriptor, address, flags: flags)
     try UserSlice.store(LinuxStatus(path.inode.currentStatus()), at: target)
     return 0

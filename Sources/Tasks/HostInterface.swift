@@ -105,6 +105,8 @@ public protocol HostInterface: AnyObject {
   func writeDisk(_ disk: Int, at offset: UInt64, _ bytes: UnsafeRawBufferPointer) throws(Errno)
   /// Returns when every write before it is durable.
   func flushDisk(_ disk: Int) throws(Errno)
+  /// Nobody needs these bytes any more: the host may take their place, and what they read as is not defined.
+  func discardDisk(_ disk: Int, at offset: UInt64, count: UInt64)
 
   // End.
   func exit(status: Int32) -> Never
@@ -129,6 +131,7 @@ extension HostInterface {
     throw .noSuchDevice
   }
   public func flushDisk(_ disk: Int) throws(Errno) { throw .noSuchDevice }
+  public func discardDisk(_ disk: Int, at offset: UInt64, count: UInt64) {}
   public func processorNanoseconds(
     _ block: UnsafeMutablePointer<thread_block>, wholeProcess: Bool
   ) -> UInt64 { 0 }

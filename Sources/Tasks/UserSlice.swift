@@ -134,19 +134,26 @@ public struct UserSlice {
     if failure { throw .badAddress }
   }
 
-  /// Reads a NUL-terminated string of at most `limit` bytes, page by page; `ENAMETOOLONG` beyond.
+  /// Reads a NUL-terminated string of at most `limit` bytes, a part of a page at a time; `ENAMETOOLONG` beyond. Names are
+  /// mostly short: the first part is, too.
   public static func string(_ address: UInt, limit: Int = 4096) throws(Errno) -> [UInt8] {
     var result: [UInt8] = []
+    var part: [256 of UInt8] = .init(repeating: 0)
     var next = address
     while result.count < limit {
-      let inPage = 4096 - Int(next & 4095)
-      let chunk = try UserSlice(next, min(inPage, min(limit - result.count, 256))).bytes()
-      if let end = chunk.firstIndex(of: 0) {
-        result.append(contentsOf: chunk[..<end])
-        return result
+      let wanted = min(limit - result.count, result.isEmpty ? 64 : 256)
+      let slice = try UserSlice(next, min(4096 - Int(next & 4095), wanted))
+      var end = -1
+      withUnsafeMutableBytes(of: &part) { bytes in
+        let target = UnsafeMutableRawBufferPointer(rebasing: bytes[..<slice.count])
+        do throws(Errno) { try slice.copyIn(target) } catch { return }
+        end = 0
+        while end < target.count, target[end] != 0 { end &+= 1 }
+        result.append(contentsOf: UnsafeRawBufferPointer(rebasing: target[..<end]))
       }
-      result.append(contentsOf: chunk)
-      next &+= UInt(chunk.count)
+      guard end >= 0 else { throw .badAddress }
+      if end < slice.count { return result }
+      next &+= UInt(slice.count)
     }
     throw .nameTooLong
   }

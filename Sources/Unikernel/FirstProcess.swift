@@ -61,20 +61,6 @@ func deliverFromOutside(_ signal: Int32) {
     SignalInformation(signal, code: SignalInformation.user), fromOutside: true)
 }
 
-/// One line, with the least that would do.
-private func failForSize(_ reader: ImageReader) -> Never {
-  var files = 0
-  for i in 0..<reader.entryCount { files += (reader.entry(i).data.count + 4095) >> 12 + 1 }
-  // The files, as much again of a 32nd for the reserve, the libOS's tables and something for the program.
-  let least = (files + files / 16 + 2560) >> 8
-  var line = TraceLine()
-  line.text("swiftlet: -m is too small: the image's files do not fit; give at least ")
-  line.number(least)
-  line.text("M")
-  line.end()
-  host.exit(status: 125)
-}
-
 /// On the first thread's libOS stack.
 private func runFirstProcess() {
   KernelLock.acquire()
@@ -89,8 +75,10 @@ private func startFirstProgram() {
   do throws(Errno) {
     try start.build()
   } catch {
-    if error == .noSpace || error == .noMemory { failForSize(start.reader) }
-    host.fail("the image's files cannot be unpacked", status: 125)
+    if error == .noSpace || error == .noMemory {
+      host.fail("-m is too small: there is no memory to start", status: 125)
+    }
+    host.fail("the image's root file system is damaged", status: 125)
   }
   host.seal()
   let thread = LinuxThread.running

@@ -30,6 +30,12 @@ public func imageMain(_ stack: UnsafePointer<UInt>) {
       try linux.addDisk(descriptor: Int(volume.descriptor))
     } catch { LinuxHost.fail("a volume is neither a file nor a block device, or empty") }
   }
+  if let descriptor = start.options.layerDescriptor {
+    do throws(Errno) { try linux.addDisk(descriptor: Int(descriptor)) } catch {
+      LinuxHost.fail("the file of --persist is neither a file nor a block device, or empty")
+    }
+  }
+  if let descriptor = start.options.diskLogDescriptor { linux.diskLog = Int(descriptor) }
   if let descriptor = start.options.sizeDescriptor { start.size = LinuxHost.mapSize(Int(descriptor)) }
   linux.takeConsole()
   Trace.panicNumber = boot.panicNumber

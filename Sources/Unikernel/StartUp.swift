@@ -11,10 +11,9 @@ import VFS
 extension StartUp {
   /// Builds the first process's world: files, descriptors, hooks.
   func build() throws(Errno) {
-    let root = TemporaryFileSystem.makeRoot()
+    let root = try mountRoot().root()
     let owner = Credentials(user: 0, group: 0, groups: [])
     let context = FileSystemContext(root: Path(inode: root, name: [], parent: nil), credentials: owner)
-    try unpack(into: root, context)
     try mountSystem(context)
     try mountVolumes(context)
     let process = thread.process
@@ -31,44 +30,10 @@ extension StartUp {
     if manifest.processes > 0 { ProcessTable.maximumThreads = Int(manifest.processes) }
   }
 
-  /// Puts the image's archive into the root; files' content stays in the image. Entries are checked: parents come first.
-  private func unpack(into root: Inode, _ context: FileSystemContext) throws(Errno) {
-    var inodes: [Inode?] = []
-    var directories: [[UInt8]: Inode] = [[]: root]
-    for i in 0..<reader.entryCount {
-      let entry = reader.entry(i)
-      let path = Array(entry.path)
-      if path.isEmpty {
-        try root.setAttributes(mode: entry.mode & 0o7777, user: entry.uid, group: entry.gid)
-        inodes.append(root)
-        continue
-      }
-      let cut = path.lastIndex(of: 0x2f)
-      let name = Array(path[(cut.map { $0 + 1 } ?? 0)...])
-      guard let parent = directories[cut.map { Array(path[..<$0]) } ?? []] else { throw .noSuchFile }
-      if let original = entry.hardLinkIndex, let inode = inodes[original] {
-        try parent.link(name, to: inode)
-        inodes.append(inode)
-        continue
-      }
-      let isLink = entry.mode & 0o170000 == 0o120000
-      let inode = try parent.create(
-        name, mode: entry.mode, user: entry.uid, group: entry.gid, device: UInt64(entry.rdev),
-        target: isLink ? Array(entry.data) : [])
-      if let file = inode as? TemporaryFile, entry.data.count > 0 {
-        file.show(entry.data, imageOffset: UInt(entry.dataOffset))
-      }
-      if inode.isDirectory { directories[path] = inode }
-      let time = entry.mtimeSeconds &* 1_000_000_000 &+ UInt64(entry.mtimeNanoseconds)
-      inode.status.modified = time
-      inodes.append(inode)
-    }
-  }
-
   private func mountSystem(_ context: FileSystemContext) throws(Errno) {
     let device = TemporaryFileSystem.makeRoot()
     try DeviceTable.populate(device)
-    MountTable.mountRoot(context.root.inode)
+    MountTable.mountRoot(context.root.inode, type: "ext4", source: "/dev/root")
     try mount(device, "/dev", "tmpfs", context)
     try mount(PseudoTerminalDirectory(), "/dev/pts", "devpts", context)
     PseudoTerminalDirectory.mounted = try context.resolve(bytes("/dev/pts"))
@@ -100,9 +65,7 @@ extension StartUp {
         let disk = Disk(number: number, isReadOnly: volume.isReadOnly)
         mounted = try Volume(disk, isReadOnly: volume.isReadOnly)
       } catch {
-        let text: StaticString = "swiftlet: a volume cannot be mounted because of:\n"
-        text.withUTF8Buffer { _ = try? host.writeConsole(2, UnsafeRawBufferPointer($0)) }
-        host.fail(error.reason, status: 125)
+        fail("a volume cannot be mounted because of:\n", error.reason)
       }
       let root = try mounted.root()
       try makeDirectories(volume.path, context)

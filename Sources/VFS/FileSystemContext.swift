@@ -129,9 +129,11 @@ public final class FileSystemContext {
       guard let found = try existing(directory, last) else {
         try MountTable.checkWritable(directory)
         try credentials.check(directory.inode, 2)
+        let wanted = newMode(mode & 0o7777, in: directory.inode)
         let inode = try directory.inode.create(
-          last, mode: 0o100000 | newMode(mode & 0o7777, in: directory.inode) & ~mask, user: credentials.user,
+          last, mode: 0o100000 | masked(wanted, in: directory.inode), user: credentials.user,
           group: credentials.group, device: 0, target: [])
+        try directory.inode.inherit(to: inode, mode: wanted)
         FileNotification.tellEntry(.create, directory.inode, last, inode)
         return (Path(inode: inode, name: last, parent: directory), true)
       }
@@ -156,6 +158,11 @@ public final class FileSystemContext {
     return mode & ~0o2000
   }
 
+  /// The umask counts where no default access control list says what new files get (umask(2)).
+  private func masked(_ mode: UInt32, in directory: Inode) -> UInt32 {
+    directory.mayHaveAttributes && directory.accessList(isDefault: true) != nil ? mode : mode & ~mask
+  }
+
   private func isMember(_ group: UInt32) -> Bool {
     group == credentials.group || credentials.groups.contains(group)
   }
@@ -173,15 +180,12 @@ public final class FileSystemContext {
   {
     let path = try resolve(name, at: start)
     guard path.inode.isDirectory else { throw .notDirectory }
-    guard TemporaryFileSystem.owns(path.inode.status.device) else { throw .notSupported }
     try MountTable.checkWritable(path)
     try credentials.check(path.inode, 3)
-    let isSetGroup = path.inode.status.mode & 0o2000 != 0
-    let inode = try TemporaryFileSystem.make(
-      mode: 0o100000 | newMode(mode & 0o7777, in: path.inode) & ~mask, user: credentials.user,
-      group: isSetGroup ? path.inode.status.group : credentials.group, device: 0, target: [],
-      on: path.inode.status.device)
-    inode.status.links = 0
+    let wanted = newMode(mode & 0o7777, in: path.inode)
+    let inode = try path.inode.createUnnamed(
+      mode: 0o100000 | masked(wanted, in: path.inode), user: credentials.user, group: credentials.group)
+    try path.inode.inherit(to: inode, mode: wanted)
     inode.isLinkable = flags & 0o200 == 0
     let file = try inode.open(flags: flags & 0o7 | flags & 0o2006000)
     file.path = Path(inode: inode, name: bytes("#") + decimal(inode.status.inode), parent: path)
@@ -200,14 +204,17 @@ public final class FileSystemContext {
     try MountTable.checkWritable(directory)
     try credentials.check(directory.inode, 2)
     let kept = mode & 0o170000 == 0o100000 ? newMode(mode, in: directory.inode) : mode
+    let isLink = mode & 0o170000 == 0o120000
     let inode = try directory.inode.create(
-      last, mode: kept, user: credentials.user, group: credentials.group, device: device, target: target)
+      last, mode: isLink ? kept : masked(kept, in: directory.inode), user: credentials.user,
+      group: credentials.group, device: device, target: target)
+    try directory.inode.inherit(to: inode, mode: kept)
     FileNotification.tellEntry(.create, directory.inode, last, inode)
     return inode
   }
 
   public func makeDirectory(_ name: [UInt8], at start: Path? = nil, mode: UInt32) throws(Errno) {
-    _ = try makeEntry(name, start, mode: 0o040000 | (mode & 0o1777 & ~mask))
+    _ = try makeEntry(name, start, mode: 0o040000 | mode & 0o1777)
   }
 
   /// mknod(2); sockets (bind(2)) too.
@@ -217,7 +224,7 @@ public final class FileSystemContext {
   {
     let type = mode & 0o170000 == 0 ? 0o100000 : mode & 0o170000
     guard type != 0o040000 else { throw .notPermitted }
-    return try makeEntry(name, start, mode: type | (mode & 0o7777 & ~mask), device: device)
+    return try makeEntry(name, start, mode: type | mode & 0o7777, device: device)
   }
 
   public func makeSymlink(_ target: [UInt8], _ name: [UInt8], at start: Path? = nil) throws(Errno) {
@@ -307,6 +314,10 @@ public final class FileSystemContext {
     guard credentials.isPrivileged || credentials.user == path.inode.status.user else { throw .notPermitted }
     let keepsGroup = credentials.isPrivileged || isMember(path.inode.status.group)
     try path.inode.setAttributes(mode: keepsGroup ? mode : mode & ~0o2000, user: nil, group: nil)
+    if var list = path.inode.accessList() {
+      list.change(mode: mode)
+      try path.inode.setAccessList(list)
+    }
     FileNotification.tell(.attributes, path, path.inode)
   }
 
@@ -324,6 +335,10 @@ public final class FileSystemContext {
       mode = status.mode & (status.mode & 0o10 != 0 ? 0o1777 : 0o3777)
     }
     try path.inode.setAttributes(mode: mode, user: user, group: group)
+    // What the old owner's file could do, the new owner's cannot (capabilities(7)).
+    if path.inode.mayHaveAttributes {
+      try? path.inode.setExtendedAttribute(bytes("security.capability"), nil, flags: 0)
+    }
     FileNotification.tell(.attributes, path, path.inode)
   }
 }

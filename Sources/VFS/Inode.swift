@@ -54,6 +54,10 @@ open class Inode {
   final var watches: [FileWatch]?
   /// Extended attributes by name (xattr(7)).
   public final var extendedAttributes: [[UInt8]: [UInt8]]?
+  /// Access control lists as they were read last; nil: not yet.
+  final var accessLists: (access: AccessList?, initial: AccessList?)?
+  /// False if it surely has no extended attributes.
+  open var mayHaveAttributes: Bool { extendedAttributes != nil }
   /// Open files that refer to it: a file without names lives as long as one does.
   public final private(set) var opens = 0
   /// Those that may write.
@@ -110,6 +114,14 @@ open class Inode {
     throw .notDirectory
   }
   open func readLink() throws(Errno) -> [UInt8] { throw .invalid }
+  /// O_TMPFILE of open(2): a file without a name in this directory's file system. EOPNOTSUPP.
+  open func createUnnamed(mode: UInt32, user: UInt32, group: UInt32) throws(Errno) -> Inode {
+    throw .notSupported
+  }
+  /// The names in a directory, without `.` and `..`.
+  open func children() throws(Errno) -> [[UInt8]] { [] }
+  /// Whether name_to_handle_at(2) works: its file system finds files by number.
+  open var hasHandle: Bool { TemporaryFileSystem.owns(status.device) }
 
   // All.
   open func setAttributes(mode: UInt32?, user: UInt32?, group: UInt32?) throws(Errno) {
@@ -147,6 +159,7 @@ open class Inode {
     if !isKnown, value == nil || flags & 2 != 0 { throw .noData }
     attributes[name] = value
     extendedAttributes = attributes
+    accessLists = nil
   }
   /// Opens the file (permissions checked, O_CREAT, O_EXCL and O_TRUNC already dealt with).
   open func open(flags: UInt32) throws(Errno) -> OpenFile { throw .noSuchDevice }

@@ -39,10 +39,9 @@ public enum MountTable {
   nonisolated(unsafe) private static var hasFlags = false
 
   /// The tree's own root.
-  public static func mountRoot(_ root: Inode) {
+  public static func mountRoot(_ root: Inode, type: StaticString = "tmpfs", source: StaticString = "tmpfs") {
     enter(
-      Mount(
-        place: bytes("/"), type: "tmpfs", source: bytes("tmpfs"), root: root, point: nil, flags: 0))
+      Mount(place: bytes("/"), type: type, source: bytes(source), root: root, point: nil, flags: 0))
   }
 
   /// Shows `root` in place of `directory`. `place`, `type` and `source` are what /proc/mounts tells.

@@ -27,4 +27,19 @@ public final class Path {
     }
     return result
   }
+
+  /// The file of that inode number in the same file system, here or below, by a name of it.
+  public func find(_ number: UInt64) -> Path? {
+    if inode.status.inode == number { return self }
+    var waiting = [self]
+    while let directory = waiting.popLast() {
+      for name in (try? directory.inode.children()) ?? [] {
+        guard let found = try? directory.inode.lookup(name) else { continue }
+        let path = Path(inode: found, name: name, parent: directory)
+        if found.status.inode == number { return path }
+        if found.isDirectory { waiting.append(path) }
+      }
+    }
+    return nil
+  }
 }

@@ -14,21 +14,6 @@ public enum TemporaryFileSystem {
     number == device || number >= firstDevice && number < nextDevice
   }
 
-  /// The file of that inode number in the same file system, by a name of it.
-  public static func find(_ number: UInt64, below place: Path) -> Path? {
-    if place.inode.status.inode == number { return place }
-    var waiting = [place]
-    while let directory = waiting.popLast() {
-      guard let inode = directory.inode as? TemporaryDirectory else { continue }
-      for entry in inode.entries.values {
-        let path = Path(inode: entry.inode, name: entry.name, parent: directory)
-        if entry.inode.status.inode == number { return path }
-        if entry.inode.isDirectory { waiting.append(path) }
-      }
-    }
-    return nil
-  }
-
   static func status(mode: UInt32, user: UInt32, group: UInt32, on device: UInt64 = device) -> FileStatus {
     var status = FileStatus()
     status.device = device
@@ -133,6 +118,17 @@ public final class TemporaryDirectory: Inode {
     add(name, inode)
     return inode
   }
+
+  public override func createUnnamed(mode: UInt32, user: UInt32, group: UInt32) throws(Errno) -> Inode {
+    let isSetGroup = status.mode & 0o2000 != 0
+    let inode = try TemporaryFileSystem.make(
+      mode: mode, user: user, group: isSetGroup ? status.group : group, device: 0, target: [],
+      on: status.device)
+    inode.status.links = 0
+    return inode
+  }
+
+  public override func children() throws(Errno) -> [[UInt8]] { Array(entries.keys) }
 
   public override func link(_ name: [UInt8], to inode: Inode) throws(Errno) {
     guard entries[name] == nil else { throw .fileExists }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Glibc
+import Ext4
 import Image
 import ImageBuilder
 
@@ -25,30 +26,33 @@ struct Inspect: ParsableCommand {
     if reader.manifest.isolation == nil {
       writeLine("isolation of its own choice: mpk where the bare host has it, else none", to: STDOUT_FILENO)
     }
-    var lines = ""
-    var total = 0
-    for index in 0..<reader.entryCount {
-      let entry = reader.entry(index)
-      total += entry.data.count
-      lines += line(entry, reader) + "\n"
-    }
-    lines += "\(reader.entryCount) files, \(total) bytes of data; image \(file.bytes.count) bytes,"
-    writeLine(lines + " libOS \(reader.archiveOffset) bytes", to: STDOUT_FILENO)
+    try writeFiles(of: reader, size: file.bytes.count)
   }
 
-  private func line(_ entry: ImageEntry, _ reader: ImageReader) -> String {
-    let path = "/" + String(decoding: entry.path, as: UTF8.self)
-    var target = ""
-    if entry.fileType == FileType.symbolicLink {
-      target = " -> " + String(decoding: entry.data, as: UTF8.self)
+  private func writeFiles(of reader: ImageReader, size: Int) throws(BuildError) {
+    let root = try ImageRoot(reader)
+    var lines = ""
+    var (total, count) = (0, 0)
+    var names: [UInt32: Path] = [:]
+    try root.visit { (path, inode) throws(BuildError) in
+      // What mke2fs makes for e2fsck is none of the image's files.
+      if path == Path("lost+found") { return }
+      var target = ""
+      if inode.isSymlink, let link = try? root.fileSystem.readLink(inode) { target = " -> " + link.text }
+      if inode.links > 1, !inode.isDirectory {
+        if let first = names[inode.number] { target = " = /" + first.text }
+        names[inode.number] = path
+      }
+      count += 1
+      let bytes = inode.isDirectory || target.hasPrefix(" =") ? 0 : Int(inode.size)
+      total += bytes
+      let digits = String(bytes)
+      let blanks = String(repeating: " ", count: max(0, 10 - digits.utf8.count))
+      let mode = String(inode.mode, radix: 8)
+      lines += "\(mode) \(inode.user):\(inode.group) \(blanks)\(digits) /\(path.text)\(target)\n"
     }
-    if let link = entry.hardLinkIndex {
-      target = " = /" + String(decoding: reader.entry(link).path, as: UTF8.self)
-    }
-    let size = String(entry.data.count)
-    let mode = String(entry.mode, radix: 8)
-    let blanks = String(repeating: " ", count: max(0, 10 - size.utf8.count))
-    return "\(mode) \(entry.uid):\(entry.gid) \(blanks)\(size) \(path)\(target)"
+    lines += "\(count) files, \(total) bytes of data; image \(size) bytes,"
+    writeLine(lines + " libOS \(reader.rootOffset) bytes, root \(reader.root.count) bytes", to: STDOUT_FILENO)
   }
 
   /// The image itself knows its policy: asks it in place of this process.

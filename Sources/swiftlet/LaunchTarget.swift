@@ -21,13 +21,20 @@ struct LaunchTarget: ~Copyable {
       if !arguments.isEmpty {
         options.arguments = [reader.manifest.arguments[0]] + arguments.map { Array($0.utf8) }
       }
-      if let user { options.user = try reader.userDatabase.identity(user) }
+      if let user { options.user = try ImageRoot(reader).userDatabase.identity(user) }
       image = file
     } else {
       let program = try ProgramImage(root: nil, command: [name] + arguments, additions: [])
       if let user { options.user = try UserDatabase(program.files).identity(user) }
       image = try makeTemporaryImage(program)
     }
+  }
+
+  /// What the image's root is known by.
+  func rootIdentity() throws(BuildError) -> RootIdentity {
+    let mapped = try MappedFile(descriptor: image.descriptor, Path(name))
+    defer { mapped.keepAlive() }
+    return try RootIdentity(of: try readImage(mapped, name))
   }
 
   /// Boots the image in a virtual machine. Returns only by throwing.

@@ -20,6 +20,12 @@ struct Run: ParsableCommand {
       valueName: "[SIZE@]FILE:PATH[:ro]"))
   var volumes: [String] = []
 
+  @Option(
+    help: ArgumentHelp(
+      "Keep what the run changes of the root in FILE, for the next run; SIZE says how large the root is at first.",
+      valueName: "[SIZE@]FILE"))
+  var persist: String?
+
   @Option(name: .shortAndLong, help: "Memory, for example 64m.")
   var memory: String?
 
@@ -89,6 +95,9 @@ struct Run: ParsableCommand {
     try readOptions(into: &options)
     if terminal { return try runOnTerminal(name, &options) }
     let target = try LaunchTarget(name, arguments: Array(command.dropFirst()), options: &options, user: user)
+    if let persist {
+      options.layerDescriptor = try PersistOption(persist).open(for: try target.rootIdentity())
+    }
     try Networking(
       option: network, ports: ports, address: address, gateway: gateway, nameservers: nameservers
     ).start(&options)
@@ -114,6 +123,9 @@ struct Run: ParsableCommand {
   private func runOnTerminal(_ name: String, _ options: inout LaunchOptions) throws {
     let session = try TerminalSession(&options)
     let target = try LaunchTarget(name, arguments: Array(command.dropFirst()), options: &options, user: user)
+    if let persist {
+      options.layerDescriptor = try PersistOption(persist).open(for: try target.rootIdentity())
+    }
     try Networking(
       option: network, ports: ports, address: address, gateway: gateway, nameservers: nameservers
     ).start(&options)
@@ -149,6 +161,10 @@ struct Run: ParsableCommand {
         throw BuildError("--isolation=paging needs --host=bare")
       }
     }
+    guard persist == nil || host != "bare" else {
+      throw BuildError("--persist needs the Linux host; leave --host=bare out")
+    }
+    if let text = hostVariable("SWIFTLET_TEST_DISK_LOG") { options.diskLogDescriptor = Int32(text) }
     for text in volumes { options.volumes.append(try VolumeOption(text).open()) }
     switch trace {
     case nil: break

@@ -41,7 +41,7 @@ struct VolumeOption {
   }
 
   /// A number with an optional k, m or g.
-  private static func bytes(_ text: String) -> UInt64? {
+  static func bytes(_ text: String) -> UInt64? {
     let units: [Character: UInt64] = ["k": 1 << 10, "m": 1 << 20, "g": 1 << 30]
     var digits = text.lowercased()[...]
     var unit: UInt64 = 1
@@ -71,24 +71,17 @@ struct VolumeOption {
       throw BuildError("cannot open the volume \(source): \(String(cString: strerror(errno)))\(hint)")
     }
     // Two unikernels that write to one file system would destroy it. The lock lasts as long as the descriptor.
-    guard lock(descriptor) else { throw BuildError("the volume \(source) is in use by another run") }
-    return LaunchVolume(descriptor: descriptor, isReadOnly: isReadOnly, path: Array(path.utf8))
-  }
-
-  /// The host processes of a run that has just ended may take a moment to go.
-  private func lock(_ descriptor: Int32) -> Bool {
-    for _ in 0..<40 {
-      if flock(descriptor, (isReadOnly ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0 { return true }
-      usleep(50_000)
+    guard lock(descriptor, shared: isReadOnly) else {
+      throw BuildError("the volume \(source) is in use by another run")
     }
-    return false
+    return LaunchVolume(descriptor: descriptor, isReadOnly: isReadOnly, path: Array(path.utf8))
   }
 
   private func make(_ size: UInt64) throws(BuildError) {
     // A file that was made but not formatted must not stay behind.
     let temporary = "\(source).\(getpid())"
     defer { unlink(temporary) }
-    try format(temporary, ["-b", "4096", "-E", "lazy_itable_init=1"], kilobytes: size >> 10)
+    try HostProgram.mke2fs(["-b", "4096", "-E", "lazy_itable_init=1", temporary, "\(size >> 10)k"])
     guard rename(temporary, source) == 0 else {
       throw BuildError("cannot make the volume \(source): \(String(cString: strerror(errno)))")
     }
@@ -108,18 +101,10 @@ struct VolumeOption {
     let inodes = [
       "-N", "\(contents.files + 64)", "-b", "4096", "-O", "^has_journal,^resize_inode", "-m", "0",
     ]
-    try format(file, inodes + ["-d", source], kilobytes: kilobytes)
+    try HostProgram.mke2fs(inodes + ["-d", source, file, "\(kilobytes)k"])
     let descriptor = Glibc.open(file, O_RDONLY)
     guard descriptor >= 0 else { throw BuildError("cannot open the packed directory \(source)") }
     return descriptor
-  }
-
-  private func format(_ file: String, _ options: [String], kilobytes: UInt64) throws(BuildError) {
-    let programs = hostSearchPath().map { $0.text } + ["/usr/sbin", "/sbin"]
-    guard let program = programs.map({ $0 + "/mke2fs" }).first(where: { access($0, X_OK) == 0 }) else {
-      throw BuildError("-v needs mke2fs here, which is not installed; install the package e2fsprogs")
-    }
-    try runQuietly(program, ["mke2fs", "-q", "-F", "-t", "ext4"] + options + [file, "\(kilobytes)k"])
   }
 }
 
@@ -145,34 +130,11 @@ private func contentSize(_ directory: String) -> (bytes: UInt64, files: Int) {
   return total
 }
 
-/// Runs a program; what it printed becomes the error.
-private func runQuietly(_ program: String, _ arguments: [String]) throws(BuildError) {
-  var messages: [Int32] = [-1, -1]
-  guard pipe2(&messages, O_CLOEXEC) == 0 else { throw BuildError("cannot create a pipe") }
-  let output = HostFile(owning: messages[0])
-  var actions = posix_spawn_file_actions_t()
-  posix_spawn_file_actions_init(&actions)
-  defer { posix_spawn_file_actions_destroy(&actions) }
-  posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDWR, 0)
-  posix_spawn_file_actions_adddup2(&actions, messages[1], STDOUT_FILENO)
-  posix_spawn_file_actions_adddup2(&actions, messages[1], STDERR_FILENO)
-  var vector: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
-  defer { for pointer in vector { free(pointer) } }
-  var process: pid_t = 0
-  let result = posix_spawn(&process, program, &actions, nil, &vector, environ)
-  close(messages[1])
-  guard result == 0 else { throw BuildError("cannot run \(program): \(String(cString: strerror(result)))") }
-  var report: [UInt8] = []
-  var part = [UInt8](repeating: 0, count: 4096)
-  while true {
-    let count = read(output.descriptor, &part, part.count)
-    if count < 0, errno == EINTR { continue }
-    guard count > 0 else { break }
-    report += part[..<count]
+/// The host processes of a run that has just ended may take a moment to go.
+func lock(_ descriptor: Int32, shared: Bool) -> Bool {
+  for _ in 0..<40 {
+    if flock(descriptor, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0 { return true }
+    usleep(50_000)
   }
-  var status: Int32 = 0
-  while waitpid(process, &status, 0) < 0 && errno == EINTR {}
-  guard status == 0 else {
-    throw BuildError("\(program) failed: \(String(decoding: report, as: UTF8.self))")
-  }
+  return false
 }

@@ -50,13 +50,20 @@ final class RestoringDevice: BlockDevice {
     ["-b", "1024", "-O", "^metadata_csum,^uninit_bg,^has_journal,^64bit"],
     ["-b", "1024", "-J", "size=1"],
     ["-b", "4096", "-O", "^metadata_csum,^uninit_bg,^has_journal,^extent,^64bit"],
+    // An image's root, which grows when it is mounted.
+    [
+      "-b", "1024", "-g", "512", "-E", "num_backup_sb=0", "-O",
+      "none,extent,dir_index,filetype,meta_bg,sparse_super2,large_file,huge_file,extra_isize,uninit_bg,64bit",
+    ],
   ]
 
   @Test("A damaged image gives errors, never a trap or a hang", arguments: shapes)
   func damaged(options: [String]) throws {
     let tools = try HostTools()
     defer { tools.remove() }
-    let image = try prepare(tools, options)
+    let small = try prepare(tools, options)
+    let image = MemoryDevice(size: small.bytes.count + 1 << 20)
+    image.apply(UnsafeRawBufferPointer(small.bytes), 0)
     let device = RestoringDevice(image)
     let metadata = interestingBlocks(image)
     var random = SeededRandom(UInt64(firstSeed))
@@ -128,6 +135,7 @@ final class RestoringDevice: BlockDevice {
   private func exercise(_ device: RestoringDevice, _ random: inout SeededRandom) -> Bool {
     guard let fileSystem = try? FileSystem.mount(device, clock: TestClock()) else { return false }
     guard let root = try? fileSystem.inode(FileSystem.rootNumber) else { return true }
+    try? fileSystem.grow(to: device.size / UInt64(fileSystem.blockSize))
     var budget = 150
     walk(fileSystem, root, &budget, 0)
     for i in 0..<6 {

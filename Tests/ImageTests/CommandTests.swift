@@ -8,6 +8,13 @@ private func swiftlet(_ arguments: [String], libOS: String = "/bin/true") throws
   try runProcess([swiftletPath()] + arguments, environment: ["SWIFTLET_LIBOS=\(libOS)"])
 }
 
+/// The modes of all files of a root, by path.
+private func files(_ root: ImageRoot) throws -> [String: UInt32] {
+  var modes: [String: UInt32] = [:]
+  try root.visit { (path, inode) throws(BuildError) in modes[path.text] = inode.mode }
+  return modes
+}
+
 @Suite("The swiftlet command")
 struct CommandTests {
   private func expectFailure(
@@ -39,10 +46,11 @@ struct CommandTests {
       #expect(reader.manifest.user == UserIdentity(uid: 33, gid: 33))
       #expect(reader.manifest.memory == 64 << 20)
       #expect(reader.manifest.environment.contains(bytes("A=B")))
-      let paths = (0..<reader.entryCount).map { String(decoding: reader.entry($0).path, as: UTF8.self) }
+      let root = try ImageRoot(reader)
+      let paths = try files(root).keys
       for path in ["usr/bin/env", "lib64", "tmp", "etc/passwd", "proc"] { #expect(paths.contains(path)) }
       #expect(paths.contains { $0.hasSuffix("libc.so.6") })
-      #expect(try reader.data(of: "usr/bin/env") == MappedFile(Path("/usr/bin/env")).copy())
+      #expect(try root.data(of: "usr/bin/env") == MappedFile(Path("/usr/bin/env")).copy())
     }
     #expect(try swiftlet(["inspect", image]).output.contains("/usr/bin/env"))
   }
@@ -59,15 +67,12 @@ struct CommandTests {
     let outcome = try swiftlet(["build", "-o", image, script, "--add", "\(directory.path)/data:/srv/data"])
     #expect(outcome.errors.isEmpty)
     try directory.read("image").withUnsafeBytes { buffer in
-      let reader = try ImageReader(buffer)
-      var modes: [String: UInt32] = [:]
-      for index in 0..<reader.entryCount {
-        modes[String(decoding: reader.entry(index).path, as: UTF8.self)] = reader.entry(index).mode
-      }
+      let root = try ImageRoot(try ImageReader(buffer))
+      let modes = try files(root)
       #expect(modes["srv/data"] == 0o040750)
       #expect(modes["srv/data/a"] == 0o100640)
       #expect(modes["srv/data/c"] == 0o120777)
-      #expect(reader.data(of: "srv/data/b") == bytes("content"))
+      #expect(root.data(of: "srv/data/b") == bytes("content"))
       #expect(modes.keys.contains { $0 == "usr/bin/sh" || $0 == "bin/sh" })
     }
   }
@@ -119,10 +124,9 @@ struct CommandTests {
     ])
     #expect(outcome.status == 0 && outcome.errors.isEmpty, "\(outcome.errors)")
     try directory.read("image").withUnsafeBytes { buffer in
-      let reader = try ImageReader(buffer)
-      #expect(reader.data(of: "usr/lib64/file") == bytes("x"))
-      let paths = (0..<reader.entryCount).map { String(decoding: reader.entry($0).path, as: UTF8.self) }
-      #expect(paths.contains("data/tmp"))
+      let root = try ImageRoot(try ImageReader(buffer))
+      #expect(root.data(of: "usr/lib64/file") == bytes("x"))
+      #expect(try files(root).keys.contains("data/tmp"))
     }
   }
 

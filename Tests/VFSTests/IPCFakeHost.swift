@@ -14,6 +14,7 @@ final class IPCFakeHost: HostInterface {
   var unparks = 0
   /// Added to the clock.
   var skipped: UInt64 = 0
+  var disks: [FakeDisk] = []
 
   func map(address: UInt, length: UInt, protection: Protection, backing: Backing) throws(Errno) {}
   func unmap(address: UInt, length: UInt) throws(Errno) {}
@@ -63,6 +64,18 @@ final class IPCFakeHost: HostInterface {
     header.count + bytes.count
   }
   func exit(status: Int32) -> Never { fatalError() }
+  var diskCount: Int { disks.count }
+  func diskSize(_ disk: Int) -> UInt64 { disks[disk].size }
+  func readDisk(_ disk: Int, at offset: UInt64, _ bytes: UnsafeMutableRawBufferPointer) throws(Errno) {
+    try disks[disk].read(bytes, at: offset)
+  }
+  func writeDisk(_ disk: Int, at offset: UInt64, _ bytes: UnsafeRawBufferPointer) throws(Errno) {
+    try disks[disk].write(bytes, at: offset)
+  }
+  func flushDisk(_ disk: Int) throws(Errno) { try disks[disk].flush() }
+  func discardDisk(_ disk: Int, at offset: UInt64, count: UInt64) {
+    disks[disk].discard(at: offset, count: count)
+  }
 
   /// Runs `body` as a thread of the libOS that holds the kernel lock, one test at a time.
   static func run<T>(_ body: (IPCFakeHost) throws -> T) rethrows -> T {

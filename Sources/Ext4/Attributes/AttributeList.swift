@@ -58,6 +58,8 @@ enum AttributeName {
     return true
   }
 
+  static func isAccessList(_ prefix: UInt8) -> Bool { prefix == 2 || prefix == 3 }
+
   static func join(_ number: UInt8, _ rest: [UInt8]) -> [UInt8]? {
     for (other, prefix) in prefixes where other == number {
       var name: [UInt8] = []

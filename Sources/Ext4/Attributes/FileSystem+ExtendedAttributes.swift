@@ -7,8 +7,18 @@ extension FileSystem {
   /// The value of an attribute; ENODATA, EOPNOTSUPP.
   public func attribute(_ name: [UInt8], of inode: DiskInode) throws(Errno) -> [UInt8] {
     let (prefix, rest) = try AttributeName.split(name)
-    for attribute in try attributes(inode) where attribute.isNamed(prefix, rest) { return attribute.value }
+    for attribute in try attributes(inode) where attribute.isNamed(prefix, rest) {
+      return AttributeName.isAccessList(prefix)
+        ? try AccessListFormat.program(attribute.value) : attribute.value
+    }
     throw .noData
+  }
+
+  /// False if the inode surely has no attributes.
+  public func mayHaveAttributes(_ inode: DiskInode) -> Bool {
+    if inode.attributeBlock != 0 { return true }
+    guard let area = inlineArea(inode) else { return false }
+    return inode.view.u32(area.start - 4) == FileSystem.attributeMagic
   }
 
   /// The names of all attributes.
@@ -34,7 +44,8 @@ extension FileSystem {
     if let index { list.remove(at: index) }
     if let value {
       guard value.count <= blockSize else { throw .noSpace }
-      list.append(Attribute(prefix: prefix, name: rest, value: value))
+      let kept = AttributeName.isAccessList(prefix) ? try AccessListFormat.disk(value) : value
+      list.append(Attribute(prefix: prefix, name: rest, value: kept))
     }
     try perform { () throws(Errno) in
       try store(list, inode)

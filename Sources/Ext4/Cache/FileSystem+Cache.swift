@@ -33,15 +33,29 @@ extension FileSystem {
   /// Drops clean buffers that were not used lately. Between operations only.
   func trimCache() {
     guard buffers.count > buffersBeforeTrim else { return }
-    var kept: [UInt64: Buffer] = [:]
-    kept.reserveCapacity(cacheLimit)
+    var spare = buffers.count - cacheLimit
+    var unused: [UInt64] = []
     for (block, buffer) in buffers {
       let isFree = buffer.pins == 0 && !buffer.isInTransaction && !buffer.needsCheckpoint
-      if isFree, !buffer.wasUsed || kept.count > cacheLimit { continue }
-      buffer.wasUsed = false
-      kept[block] = buffer
+      if isFree, spare > 0 || !buffer.wasUsed {
+        unused.append(block)
+        spare -= 1
+      } else {
+        buffer.wasUsed = false
+      }
     }
-    buffers = kept
-    buffersBeforeTrim = max(cacheLimit, kept.count + kept.count / 2)
+    for block in unused { buffers[block] = nil }
+    buffersBeforeTrim = max(cacheLimit, buffers.count + buffers.count / 2)
+  }
+
+  /// Blocks that the next commit writes.
+  public var pendingBlocks: Int { transaction.buffers.count + transaction.inodes.count / 8 }
+
+  /// Bytes that a table may need in one piece at the next operation, to grow; 0 most of the time.
+  public var nextGrowth: Int {
+    var bytes = 0
+    if inodes.count + 8 >= inodes.capacity { bytes = inodes.capacity * 2 * 24 }
+    if buffers.count + operationCredits >= buffers.capacity { bytes = max(bytes, buffers.capacity * 2 * 32) }
+    return bytes
   }
 }

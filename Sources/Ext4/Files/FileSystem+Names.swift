@@ -52,6 +52,19 @@ extension FileSystem {
     return inode
   }
 
+  /// open(2) with O_TMPFILE: a file without a name, that `link` may give one; the caller holds it until `release`.
+  public func createUnnamed(in directory: DiskInode, _ new: NewFile) throws(Errno) -> DiskInode {
+    try check(directory: directory)
+    let inode = try perform { () throws(Errno) in
+      let inode = try makeFile(new, parent: directory)
+      inode.links = 0
+      addOrphan(inode)
+      return inode
+    }
+    inode.users += 1
+    return inode
+  }
+
   private func makeFile(_ new: NewFile, parent: DiskInode) throws(Errno) -> DiskInode {
     let isDirectory = new.mode & 0o170000 == 0o040000
     let number = try allocateInodeNumber(parent: parent, isDirectory: isDirectory)
@@ -83,7 +96,7 @@ extension FileSystem {
   }
 
   /// An empty extent tree.
-  private func format(_ inode: DiskInode) {
+  func format(_ inode: DiskInode) {
     inode.flags |= DiskInode.extentsFlag
     ExtentNode(view: inode.root, buffer: nil).format(depth: 0)
   }

@@ -71,12 +71,19 @@ extension FileSystem {
       }
     }
     held.removeAll(keepingCapacity: true)
+    if device.wantsDiscards { discardFreed() }
     transaction.buffers.removeAll(keepingCapacity: true)
     transaction.inodes.removeAll(keepingCapacity: true)
     transaction.revoked.removeAll(keepingCapacity: true)
     transaction.freed.removeAll(keepingCapacity: true)
     transaction.number &+= 1
     transactionStart = 0
+  }
+
+  /// The commit made it final that these blocks are free.
+  private func discardFreed() {
+    let size = UInt64(blockSize)
+    for run in transaction.freed { device.discard(at: run.start * size, count: UInt64(run.count) * size) }
   }
 
   private func addSealed(_ buffer: Buffer) {

@@ -180,7 +180,7 @@ extension FileSystem {
   /// Commits and empties the journal as needed, so that the next operation surely fits.
   func makeRoomInJournal() throws(Errno) {
     guard let journal else {
-      if transaction.buffers.count > 2048 { try commit() }
+      if transaction.buffers.count > min(2048, max(64, cacheLimit / 2)) { try commit() }
       return
     }
     let capacity = Int(journal.capacity)

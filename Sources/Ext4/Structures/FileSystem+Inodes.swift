@@ -90,19 +90,19 @@ extension FileSystem {
 
   func trimInodes() {
     guard inodes.count > inodesBeforeTrim else { return }
-    var kept: [UInt32: DiskInode] = [:]
-    kept.reserveCapacity(inodeCacheLimit)
+    var spare = inodes.count - inodeCacheLimit
+    var unused: [UInt32] = []
     for (number, inode) in inodes {
-      let isOrphan = inode.links == 0
-      if inode.users == 0, !inode.isDirty, !isOrphan, !inode.wasUsed || kept.count > inodeCacheLimit {
-        continue
+      if inode.users == 0, !inode.isDirty, inode.links > 0, spare > 0 || !inode.wasUsed {
+        unused.append(number)
+        spare -= 1
+      } else {
+        inode.wasUsed = false
       }
-      inode.wasUsed = false
-      kept[number] = inode
     }
-    inodes = kept
+    for number in unused { inodes[number] = nil }
     // When little could go (it waits for the commit), do not look again at every operation.
-    inodesBeforeTrim = max(inodeCacheLimit, kept.count + kept.count / 2)
+    inodesBeforeTrim = max(inodeCacheLimit, inodes.count + inodes.count / 2)
   }
 
   /// Makes the memory that caches use smaller; for callers that only read, too.

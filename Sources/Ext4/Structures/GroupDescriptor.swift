@@ -19,6 +19,13 @@ struct GroupDescriptor {
   var blockBitmap: UInt64 { wide(0, 32) }
   var inodeBitmap: UInt64 { wide(4, 36) }
   var inodeTable: UInt64 { wide(8, 40) }
+  /// Says where a new group's structures are.
+  func setPlaces(blockBitmap: UInt64, inodeBitmap: UInt64, inodeTable: UInt64) {
+    for (low, high, block) in [(0, 32, blockBitmap), (4, 36, inodeBitmap), (8, 40, inodeTable)] {
+      view.set32(low, UInt32(truncatingIfNeeded: block))
+      if isWide { view.set32(high, UInt32(truncatingIfNeeded: block >> 32)) }
+    }
+  }
   var freeBlocks: UInt32 {
     get { count(12, 44) }
     nonmutating set { setCount(12, 44, newValue) }
@@ -42,6 +49,8 @@ struct GroupDescriptor {
   }
   static let inodesUninitialised: UInt16 = 1
   static let blocksUninitialised: UInt16 = 2
+  /// The inode table is known to be zeros where no inode was written.
+  static let inodesZeroed: UInt16 = 4
 
   var blockBitmapChecksum: UInt32 {
     get { count(24, 56) }

@@ -6,7 +6,7 @@ public struct MountError: Error {
   /// For people: the feature or the structure at fault.
   public let reason: StaticString
 
-  init(_ errno: Errno, _ reason: StaticString) {
+  public init(_ errno: Errno, _ reason: StaticString) {
     self.errno = errno
     self.reason = reason
   }

@@ -24,6 +24,9 @@ public final class Disk: BlockDevice {
   }
 
   public func flush() throws(Errno) { try host.flushDisk(number) }
+  public func discard(at offset: UInt64, count: UInt64) {
+    if !isReadOnly { host.discardDisk(number, at: offset, count: count) }
+  }
 }
 
 /// The host's wall clock.

@@ -8,9 +8,13 @@ public final class Volume {
   /// st_dev of its files.
   let device: UInt64
   /// Files in use or lately used, by number. Files without a name are only kept by who uses them.
-  private var inodes: [UInt32: Inode] = [:]
-  private static let mostInodes = 8192
-  private var inodesBeforeTrim = mostInodes
+  private var inodes: [UInt32: VolumeInode] = [:]
+  private var mostInodes = 8192
+  private var inodesBeforeTrim = 8192
+  /// The image's disk, where this is the root: pages of files that did not change are shown straight from the image.
+  let image: LayeredDisk?
+  /// Nothing outlives the run: there is nowhere to write back to, and what was written stays in memory as it is.
+  let isVolatile: Bool
 
   nonisolated(unsafe) public private(set) static var mounted: [Volume] = []
   nonisolated(unsafe) private static var timer: VolumeTimer?
@@ -19,9 +23,46 @@ public final class Volume {
 
   /// Mounts what is on `disk`.
   public init(_ disk: any BlockDevice, isReadOnly: Bool) throws(MountError) {
+    image = nil
+    isVolatile = false
     fileSystem = try FileSystem.mount(disk, clock: HostClock(), readOnly: isReadOnly)
-    // Major number 254, as Linux's virtual disks have.
-    device = 254 << 8 | UInt64(Volume.mounted.count)
+    device = Volume.nextDevice
+    enter()
+  }
+
+  /// Mounts the root. A volatile one is made larger first, to have room for what memory holds and for many small files.
+  public init(root disk: LayeredDisk) throws(MountError) {
+    fileSystem = try FileSystem.mount(disk, clock: HostClock())
+    image = fileSystem.blockSize == BlockLayer.blockBytes ? disk : nil
+    isVolatile = disk.isVolatile
+    if isVolatile {
+      do throws(Errno) { try fileSystem.grow(to: disk.size / UInt64(fileSystem.blockSize)) } catch {
+        throw MountError(error, "making room in it")
+      }
+    }
+    device = Volume.nextDevice
+    enter()
+  }
+
+  /// Readies a root that is to be kept, at its first start: as large as its disk, and with a journal. Everything is on
+  /// the disk when this returns.
+  public static func prepare(root disk: LayeredDisk) throws(MountError) {
+    let fileSystem = try FileSystem.mount(disk, clock: HostClock())
+    do throws(Errno) {
+      try fileSystem.grow(to: disk.size / UInt64(fileSystem.blockSize))
+      try fileSystem.addJournal(blocks: 4096)
+      try fileSystem.unmount()
+    } catch { throw MountError(error, "making room in it") }
+  }
+
+  /// Major number 254, as Linux's virtual disks have.
+  private static var nextDevice: UInt64 { 254 << 8 | UInt64(mounted.count) }
+
+  private func enter() {
+    // Metadata in memory is a copy of what is on the disk: a 32nd of memory at most.
+    fileSystem.cacheLimit = min(8192, max(64, frames.totalFrames / 32))
+    mostInodes = fileSystem.cacheLimit
+    inodesBeforeTrim = mostInodes
     Volume.mounted.append(self)
     MemoryLimit.reclaim = Volume.reclaim
   }
@@ -32,13 +73,13 @@ public final class Volume {
 
   // MARK: Files in use
 
-  func inode(_ number: UInt32) throws(Errno) -> Inode {
+  func inode(_ number: UInt32) throws(Errno) -> VolumeInode {
     if let inode = inodes[number] { return inode }
     return adopt(try fileSystem.inode(number))
   }
 
   /// The object for a file that the library gave, held.
-  func adopt(_ file: DiskInode) -> Inode {
+  func adopt(_ file: DiskInode) -> VolumeInode {
     trim()
     let inode: VolumeInode =
       switch file.type {
@@ -51,30 +92,35 @@ public final class Volume {
     return inode
   }
 
+  /// A file has a name again.
+  func keep(_ inode: VolumeInode) { inodes[inode.file.number] = inode }
+
   /// A file lost its last name: it goes with its last user.
   func forget(_ inode: VolumeInode) { inodes[inode.file.number] = nil }
 
   private func trim() {
     guard inodes.count >= inodesBeforeTrim else { return }
+    for inode in inodes.values { (inode as? VolumeDirectory)?.forgetNames() }
     for number in Array(inodes.keys) where number != FileSystem.rootNumber {
       guard var inode = inodes.removeValue(forKey: number) else { continue }
-      if isKnownUniquelyReferenced(&inode), (inode as? VolumeFile)?.isDirty != true { continue }
+      if isKnownUniquelyReferenced(&inode), (inode as? VolumeFile)?.mayBeDirty != true { continue }
       inodes[number] = inode
     }
-    inodesBeforeTrim = max(Volume.mostInodes, inodes.count + inodes.count / 2)
+    inodesBeforeTrim = max(mostInodes, inodes.count + inodes.count / 2)
   }
 
   // MARK: Durability
 
   /// Something changed: it is written back within the interval.
   func changed() {
+    guard !isVolatile else { return }
     if Volume.timer == nil { Volume.timer = VolumeTimer() }
     if let timer = Volume.timer, !timer.isArmed { timer.arm(host.monotonicNanoseconds + Volume.interval) }
   }
 
   /// Writes all files' data and commits. Every file is tried; the first error.
   public func synchronize() throws(Errno) {
-    guard !isReadOnly else { return }
+    guard !isReadOnly, !isVolatile else { return }
     var failure: Errno?
     for inode in Array(inodes.values) {
       guard let file = inode as? VolumeFile, file.mayBeDirty else { continue }
@@ -92,10 +138,25 @@ public final class Volume {
   /// At the end of the unikernel: leaves the volumes clean.
   public static func unmountAll() {
     for volume in mounted {
-      try? volume.synchronize()
-      try? volume.fileSystem.unmount()
+      if !volume.isVolatile {
+        try? volume.synchronize()
+        try? volume.fileSystem.unmount()
+      }
+      // Files keep their volume.
+      for inode in volume.inodes.values { (inode as? VolumeDirectory)?.forgetNames() }
+      volume.inodes = [:]
     }
     mounted = []
+  }
+
+  /// ioctl(2) of any file: FITRIM, which passes free blocks on to the device. The caller has checked that the program may.
+  func control(_ request: UInt32, argument: UInt) throws(Errno) -> Int {
+    guard request == 0xc018_5879 else { throw .notTerminal }
+    guard !isReadOnly else { throw .readOnlyFileSystem }
+    let (start, length, least) = try UserSlice.load(argument, (UInt64(0), UInt64(0), UInt64(0)))
+    let trimmed = try fileSystem.trim(from: start, length: length, atLeast: least)
+    try UserSlice.store((start, trimmed, least), at: argument)
+    return 0
   }
 
   // MARK: Memory
@@ -104,6 +165,24 @@ public final class Volume {
   nonisolated(unsafe) static var dirtyPages = 0
   nonisolated(unsafe) static var cachedPages = 0
   nonisolated(unsafe) private static var isReclaiming = false
+
+  func countDirty(_ pages: Int) { if !isVolatile { Volume.dirtyPages += pages } }
+
+  /// Before something is added to a volatile file system: room for the metadata, which stays in memory too, and for the
+  /// libOS's own tables. ENOSPC.
+  func checkRoom() throws(Errno) {
+    guard isVolatile else { return }
+    try checkMemory(fileSystem.pendingBlocks + 64)
+    let own = inodes.count + 1 >= inodes.capacity ? inodes.capacity * 2 * 24 : 0
+    let growth = max(own, fileSystem.nextGrowth)
+    guard growth > 4096 else { return }
+    do throws(Errno) { try MemoryLimit.checkHeap(bytes: growth) } catch { throw .noSpace }
+  }
+
+  /// Room in memory for `count` pages of files. A volatile file system is full when memory is: ENOSPC; ENOMEM.
+  func checkMemory(_ count: Int) throws(Errno) {
+    do throws(Errno) { try MemoryLimit.check(count) } catch { throw isVolatile ? .noSpace : error }
+  }
 
   /// A writer that makes this many pages dirty writes its own back: an eighth of memory.
   static var mostDirtyPages: Int { frames.totalFrames / 8 }
@@ -119,7 +198,7 @@ public final class Volume {
         for inode in volume.inodes.values {
           guard frames.freeFrames < goal else { return }
           guard let file = inode as? VolumeFile else { continue }
-          if writes { try? file.writeBack() }
+          if writes, !volume.isVolatile { try? file.writeBack() }
           file.dropClean()
         }
       }

@@ -3,11 +3,12 @@ import Ext4
 import Tasks
 
 extension VolumeFile {
-  /// Writes all dirty pages to the device. What fails is dropped, as Linux does, and told by `synchronize` of every
+  /// Writes all dirty pages to the device; not for volatile volumes, where they are where they belong. What fails is dropped, as Linux does, and told by `synchronize` of every
   /// descriptor.
   func writeBack() throws(Errno) {
     markShared()
     guard isDirty else { return }
+    forgetOriginal()
     let list = dirty.pages
     var failure: Errno?
     var index = 0
@@ -50,7 +51,7 @@ extension VolumeFile {
     while true {
       page = pages.next(from: page, below: end, hole: false)
       guard page < end else { break }
-      if dirty.insert(page) { Volume.dirtyPages += 1 }
+      if dirty.insert(page) { volume.countDirty(1) }
       page += 1
     }
     if mappings == 0 { isShared = false }
@@ -71,13 +72,13 @@ extension VolumeFile {
   }
 
   private func clean(_ page: Int) {
-    if dirty.remove(page) { Volume.dirtyPages -= 1 }
+    if dirty.remove(page) { volume.countDirty(-1) }
     if unallocated.remove(page) { volume.fileSystem.unreserve(blocks: blocksPerPage) }
   }
 
   /// fsync(2) and fdatasync(2).
   func synchronize(dataOnly: Bool) throws(Errno) {
-    guard !volume.isReadOnly else { return }
+    guard !volume.isReadOnly, !volume.isVolatile else { return }
     try writeBack()
     do throws(Errno) {
       try volume.fileSystem.synchronize(file, dataOnly: dataOnly)
@@ -97,6 +98,7 @@ extension VolumeFile {
       throw .fileTooLarge
     }
     let isResized = size != status.size
+    forgetOriginal()
     try volume.fileSystem.truncate(file, to: UInt64(size))
     if size < status.size { cutPages(size) }
     status.size = size
@@ -134,16 +136,33 @@ extension VolumeFile {
     case 0x10, 0x11: kind = .zero(keepSize: keepsSize)
     default: throw .notSupported
     }
-    // So that the library knows the size, and no dirty page waits for blocks that it gives.
-    try writeBack()
+    forgetOriginal()
+    // The library must know the size; and no dirty page may wait for blocks that it gives.
+    if volume.isVolatile {
+      if file.size < UInt64(status.size) { try volume.fileSystem.truncate(file, to: UInt64(status.size)) }
+      if mode & ~1 == 0 { try volume.checkMemory(Int(length >> 12)) }
+    } else {
+      try writeBack()
+    }
     try volume.fileSystem.allocate(file, offset: UInt64(offset), length: UInt64(length), kind)
+    for page in unallocated.pages
+    where Int64(page) << 12 < end && Int64(page + 1) << 12 > offset && mode & 2 == 0 {
+      _ = unallocated.remove(page)
+      volume.fileSystem.unreserve(blocks: blocksPerPage)
+    }
     if mode & ~1 != 0 { clearPages(Int(offset), Int(min(end, max(offset, status.size)))) }
     if !keepsSize { status.size = max(status.size, end) }
     refresh()
     volume.changed()
   }
 
+  /// Takes the pages of a range out, where nobody maps them, and clears the others and parts of pages.
   private func clearPages(_ start: Int, _ end: Int) {
+    let whole = (start + 4095) >> 12..<max((start + 4095) >> 12, end >> 12)
+    if mappings == 0 {
+      for page in dirty.pages where whole.contains(page) { clean(page) }
+      pages.remove(whole) { release($0) }
+    }
     var page = start >> 12
     while page << 12 < end {
       page = pages.next(from: page, below: (end + 4095) >> 12, hole: false)
@@ -153,18 +172,39 @@ extension VolumeFile {
     }
   }
 
-  /// SEEK_DATA and SEEK_HOLE of lseek(2).
+  /// SEEK_DATA and SEEK_HOLE of lseek(2). Pages that wait to be written are data, whatever the disk says.
   func seek(hole: Bool, from offset: Int64) throws(Errno) -> Int64 {
     guard offset >= 0, offset < status.size else { throw .noSuchDevice }
-    if isDirty { try writeBack() }
     let size = Int64(volume.fileSystem.blockSize)
     var block = offset / size
     while block * size < status.size {
-      let mapping = try volume.fileSystem.map(file, UInt32(truncatingIfNeeded: block))
-      if (mapping.state == .written) != hole { return max(offset, block * size) }
-      block += Int64(mapping.count)
+      let page = Int(block * size >> 12)
+      let (isData, count) = try kind(ofBlock: block, page)
+      if isData != hole { return max(offset, block * size) }
+      block += count
     }
     if hole { return status.size }
     throw .noSuchDevice
+  }
+
+  /// Whether a block of the page is data, and how many blocks from there on are alike, at least.
+  private func kind(ofBlock block: Int64, _ page: Int) throws(Errno) -> (Bool, Int64) {
+    let perPage = Int64(blocksPerPage)
+    if dirty.contains(page) { return (true, Int64(page + 1) * perPage - block) }
+    // Somebody may have written to it through a mapping.
+    if isShared, let frame = pages.frame(page), !isZero(frame) {
+      return (true, Int64(page + 1) * perPage - block)
+    }
+    let mapping = try volume.fileSystem.map(file, UInt32(truncatingIfNeeded: block))
+    if mapping.state == .written { return (true, Int64(mapping.count)) }
+    let end = Int((block + Int64(mapping.count) + perPage - 1) / perPage)
+    let next = pages.next(from: page + 1, below: max(page + 1, end), hole: false)
+    return (false, max(1, min(Int64(mapping.count), Int64(next) * perPage - block)))
+  }
+
+  private func isZero(_ frame: UInt) -> Bool {
+    guard let page = UnsafePointer<UInt64>(bitPattern: frames.base + frame) else { return true }
+    for word in 0..<512 where page[word] != 0 { return false }
+    return true
   }
 }

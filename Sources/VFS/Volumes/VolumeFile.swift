@@ -19,10 +19,12 @@ final class VolumeFile: VolumeInode {
   /// Counts errors of writing back, so that each descriptor reports each of them once.
   var failures = 0
   var lastFailure: Errno?
+  /// Pages that lie one after the other in the image, as they were found last: the first, how many, and their block.
+  private var unchanged: (page: Int, count: Int, block: UInt64) = (0, 0, 0)
 
   deinit {
     Volume.cachedPages -= pages.count
-    Volume.dirtyPages -= dirty.count
+    volume.countDirty(-dirty.count)
     volume.fileSystem.unreserve(blocks: unallocated.count * blocksPerPage)
     pages.remove(0..<VolumeFile.mostPages) { frames.free($0, 1) }
     for frame in retired { frames.free(frame, 1) }
@@ -51,6 +53,48 @@ final class VolumeFile: VolumeInode {
   }
   override func synchronizeContents() throws(Errno) { try synchronize(dataOnly: true) }
 
+  // MARK: The image
+
+  /// Where page `index` and those that follow it lie in the image's file system, unchanged; nil if it does not.
+  private func original(_ index: Int) -> (block: UInt64, count: Int)? {
+    guard let image = volume.image else { return nil }
+    if index < unchanged.page || index - unchanged.page >= unchanged.count { find(index, image) }
+    let inside = index - unchanged.page
+    guard inside >= 0, inside < unchanged.count else { return nil }
+    return (unchanged.block + UInt64(inside), unchanged.count - inside)
+  }
+
+  private func find(_ index: Int, _ image: LayeredDisk) {
+    unchanged.count = 0
+    let end = Int((min(Int64(bitPattern: file.size), status.size) + 4095) >> 12)
+    guard index >= 0, index < end,
+      let mapping = try? volume.fileSystem.map(file, UInt32(truncatingIfNeeded: index)),
+      mapping.state == .written
+    else { return }
+    var count = image.unchanged(from: mapping.physical, count: min(mapping.count, end - index))
+    // A file that was cut has its old contents behind its end on the disk; programs must see zeros there.
+    if count > 0, index + count == end,
+      hasRest(image.original(mapping.physical + UInt64(count - 1)), from: Int(status.size & 4095))
+    {
+      count -= 1
+    }
+    unchanged = (index, count, mapping.physical)
+  }
+
+  private func hasRest(_ page: UnsafeRawPointer?, from start: Int) -> Bool {
+    guard let page, start != 0 else { return false }
+    for offset in start..<4096 where page.load(fromByteOffset: offset, as: UInt8.self) != 0 { return true }
+    return false
+  }
+
+  /// The file's blocks changed: what was found in the image does not count.
+  func forgetOriginal() { unchanged.count = 0 }
+
+  override func imageOffset(page index: Int) -> UInt? {
+    guard let image = volume.image, pages.count == 0 || pages.frame(index) == nil else { return nil }
+    return original(index).map { image.place($0.block) }
+  }
+
   // MARK: Pages
 
   override func frame(page index: Int) throws(Errno) -> UInt? {
@@ -68,7 +112,7 @@ final class VolumeFile: VolumeInode {
       first = run
     } else {
       count = 1
-      try MemoryLimit.check(1)
+      try volume.checkMemory(1)
       first = try frames.allocate(1)
     }
     let memory = UnsafeMutableRawBufferPointer(
@@ -84,6 +128,17 @@ final class VolumeFile: VolumeInode {
     for i in 0..<count { pages.set(index + i, first + UInt(i) << 12) }
     Volume.cachedPages += count
     return first
+  }
+
+  /// Pages from `page` on, before `end`, that are neither in memory nor on the disk: they read as zeros, and take no memory.
+  private func zeroPages(_ page: Int, below end: Int) throws(Errno) -> Int {
+    var count = end - page
+    if UInt64(page) << 12 < file.size {
+      let mapping = try volume.fileSystem.map(file, UInt32(truncatingIfNeeded: page * blocksPerPage))
+      guard mapping.state != .written else { return 0 }
+      count = min(count, mapping.count / blocksPerPage)
+    }
+    return pages.next(from: page, below: page + count, hole: false) - page
   }
 
   func release(_ frame: UInt) {
@@ -124,6 +179,18 @@ final class VolumeFile: VolumeInode {
         let needed = (inside + count - done + 4095) >> 12
         if let cached = pages.frame(page) {
           frame = cached
+        } else if let found = original(page), let source = volume.image?.original(found.block) {
+          // Up to the first page that is in memory, because it changed or somebody shares it.
+          let end = pages.next(from: page, below: page + min(found.count, needed), hole: false)
+          let length = min((end - page) << 12 - inside, count - done)
+          try slice.dropFirst(done).copyOut(UnsafeRawBufferPointer(start: source + inside, count: length))
+          done += length
+          continue
+        } else if case let zeros = try zeroPages(page, below: page + needed), zeros > 0 {
+          let length = min(zeros << 12 - inside, count - done)
+          try slice.dropFirst(done).clear(length)
+          done += length
+          continue
         } else {
           frame = try fetch(page, ahead: max(window, min(needed, 256)))
         }
@@ -151,11 +218,8 @@ final class VolumeFile: VolumeInode {
 
   /// Copies from `slice`; EFBIG, ENOSPC, EROFS. As much as there is room for.
   func write(_ slice: UserSlice, at offset: Int64) throws(Errno) -> Int {
-    guard !volume.isReadOnly else { throw .readOnlyFileSystem }
-    guard slice.count > 0 else { return 0 }
-    let limit = min(Int64(volume.fileSystem.maximumFileSize), TemporaryFile.sizeLimit())
-    guard offset < limit else { throw .fileTooLarge }
-    let count = Int(min(Int64(slice.count), limit - offset))
+    let count = try writable(slice.count, at: offset)
+    guard count > 0 else { return 0 }
     var done = 0
     do throws(Errno) {
       while done < count {
@@ -174,8 +238,17 @@ final class VolumeFile: VolumeInode {
     status.modified = now
     status.changed = now
     volume.changed()
-    if Volume.dirtyPages > Volume.mostDirtyPages { try? writeBack() }
+    if !volume.isVolatile, Volume.dirtyPages > Volume.mostDirtyPages { try? writeBack() }
     return done
+  }
+
+  /// How much of a write at `offset` may be done. EROFS; EFBIG past the longest file or RLIMIT_FSIZE.
+  func writable(_ count: Int, at offset: Int64) throws(Errno) -> Int {
+    guard !volume.isReadOnly else { throw .readOnlyFileSystem }
+    guard count > 0 else { return 0 }
+    let limit = min(Int64(volume.fileSystem.maximumFileSize), TemporaryFile.sizeLimit())
+    guard offset < limit else { throw .fileTooLarge }
+    return Int(min(Int64(count), limit - offset))
   }
 
   /// The frame of a page about to be written, marked dirty, with room reserved for it.
@@ -184,7 +257,7 @@ final class VolumeFile: VolumeInode {
     if let cached = pages.frame(page) {
       frame = cached
     } else if isWhole || Int64(page) << 12 >= status.size {
-      try MemoryLimit.check(1)
+      try volume.checkMemory(1)
       frame = try frames.allocate(1)
       pages.set(page, frame)
       Volume.cachedPages += 1
@@ -197,7 +270,7 @@ final class VolumeFile: VolumeInode {
         _ = unallocated.insert(page)
       }
       _ = dirty.insert(page)
-      Volume.dirtyPages += 1
+      volume.countDirty(1)
     }
     return frame
   }

@@ -74,11 +74,19 @@ class VolumeInode: Inode {
     result.availableBlocks = Int64(found.availableBlocks)
     result.files = Int64(found.inodes)
     result.freeFiles = Int64(found.freeInodes)
+    if volume.isVolatile {
+      // What can really be written is what memory has left.
+      let free = min(result.freeBlocks, Int64(max(0, MemoryLimit.available)))
+      result.blocks += free - result.freeBlocks
+      result.freeBlocks = free
+      result.availableBlocks = min(result.availableBlocks, free)
+    }
     result.identifier = found.identifier
     result.flags = volume.isReadOnly ? 0x21 : 0x20
     return result
   }
 
+  override var mayHaveAttributes: Bool { volume.fileSystem.mayHaveAttributes(file) }
   override func extendedAttribute(_ name: [UInt8]) throws(Errno) -> [UInt8] {
     try volume.fileSystem.attribute(name, of: file)
   }
@@ -87,9 +95,11 @@ class VolumeInode: Inode {
   }
   override func setExtendedAttribute(_ name: [UInt8], _ value: [UInt8]?, flags: UInt32) throws(Errno) {
     try volume.fileSystem.setAttribute(name, value, flags: flags, of: file)
+    accessLists = nil
     refresh()
     volume.changed()
   }
+  override var hasHandle: Bool { true }
   override func synchronizeFileSystem() throws(Errno) { try volume.synchronize() }
 }
 

@@ -14,38 +14,55 @@ final class VolumeOpenFile: OpenFile {
   }
 
   override func read(_ slice: UserSlice) throws(Errno) -> Int {
-    let count = try file.read(slice, at: offset)
+    let count = try read(slice, at: offset)
     offset += Int64(count)
     return count
   }
 
   override func read(_ slice: UserSlice, at offset: Int64) throws(Errno) -> Int {
     guard offset >= 0 else { throw .invalid }
-    return try file.read(slice, at: offset)
+    guard isDirect else { return try file.read(slice, at: offset) }
+    try checkAligned(slice, offset)
+    return try file.readDirectly(slice, at: offset)
+  }
+
+  /// O_DIRECT: past the cache. Where there is no device behind it, memory is where the data belongs.
+  private var isDirect: Bool { flags & 0o40000 != 0 && !file.volume.isVolatile }
+
+  /// Offset, length and address in units of the device's sectors (open(2)). EINVAL.
+  private func checkAligned(_ slice: UserSlice, _ offset: Int64) throws(Errno) {
+    guard (UInt(truncatingIfNeeded: offset) | UInt(slice.count) | slice.address) & 511 == 0 else {
+      throw .invalid
+    }
   }
 
   override func write(_ slice: UserSlice) throws(Errno) -> Int {
     if flags & 0o2000 != 0 { offset = file.status.size }
-    let count = try file.write(slice, at: offset)
+    let count = try put(slice, at: offset)
     offset += Int64(count)
-    try afterWrite()
     return count
   }
 
   override func write(_ slice: UserSlice, at offset: Int64) throws(Errno) -> Int {
     guard offset >= 0 else { throw .invalid }
-    let count = try file.write(slice, at: flags & 0o2000 != 0 ? file.status.size : offset)
-    try afterWrite()
+    return try put(slice, at: flags & 0o2000 != 0 ? file.status.size : offset)
+  }
+
+  /// O_DSYNC and O_SYNC make each write durable.
+  private func put(_ slice: UserSlice, at offset: Int64) throws(Errno) -> Int {
+    let count: Int
+    if isDirect {
+      try checkAligned(slice, offset)
+      count = try file.writeDirectly(slice, at: offset)
+    } else {
+      count = try file.write(slice, at: offset)
+    }
+    if flags & 0o10000 != 0 { try synchronize(dataOnly: flags & 0o4000000 == 0) }
     return count
   }
 
-  /// O_DSYNC and O_SYNC make each write durable; O_DIRECT sends it to the device.
-  private func afterWrite() throws(Errno) {
-    if flags & 0o10000 != 0 {
-      try synchronize(dataOnly: flags & 0o4000000 == 0)
-    } else if flags & 0o40000 != 0 {
-      try file.writeBack()
-    }
+  override func control(_ request: UInt32, argument: UInt) throws(Errno) -> Int {
+    try file.volume.control(request, argument: argument)
   }
 
   override func seek(_ offset: Int64, whence: Int32) throws(Errno) -> Int64 {

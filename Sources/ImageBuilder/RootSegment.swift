@@ -1,7 +1,7 @@
-/// The segment that shows an image's archive to a hypervisor, which loads segments and nothing else of the file: it
+/// The segment that shows an image's root to a hypervisor, which loads segments and nothing else of the file: it
 /// takes the place of the unused program header (PT_NULL) that the libOS executable keeps for it.
-struct ArchiveSegment {
-  /// Where the archive begins in the libOS's memory, on either host.
+struct RootSegment {
+  /// Where the root begins in the libOS's memory, on either host.
   static let address: UInt64 = 0x2f00_0000_0000
   private static let headerLength = 56
 
@@ -13,7 +13,7 @@ struct ArchiveSegment {
   init?(_ executable: UnsafeRawBufferPointer, offset: UInt64, length: UInt64) {
     var place: Int?
     var end: UInt64 = 0
-    for at in ArchiveSegment.headers(executable) {
+    for at in RootSegment.headers(executable) {
       let type = executable.loadUnaligned(fromByteOffset: at, as: UInt32.self)
       if type == 0 { place = place ?? at }
       let physical = executable.loadUnaligned(fromByteOffset: at + 24, as: UInt64.self)
@@ -24,7 +24,7 @@ struct ArchiveSegment {
     let physical = (end &+ 0xffff) & ~0xffff
     guard let place, physical < 1 << 32 else { return nil }
     var bytes: [UInt8] = [1, 0, 0, 0, 4, 0, 0, 0]  // PT_LOAD, readable
-    for value in [offset, ArchiveSegment.address, physical, length, length, 4096] {
+    for value in [offset, RootSegment.address, physical, length, length, 4096] {
       withUnsafeBytes(of: value.littleEndian) { bytes += $0 }
     }
     header = bytes
