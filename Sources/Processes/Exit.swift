@@ -74,8 +74,9 @@ extension LinuxThread {
   private func returnMemory() {
     let memory = process.addressSpace
     // Not a memory that is another process's too (CLONE_VM).
-    guard lender == nil, process.addressSpaceIdentity == UInt(process.pid),
-      memory.privateBytes >> 12 >= UInt(frames.totalFrames / 16)
+    let pages = memory.privateBytes >> 12
+    guard pages > 0, lender == nil, process.addressSpaceIdentity == UInt(process.pid),
+      pages >= UInt(frames.totalFrames / 16)
     else { return }
     KernelLock.release()
     memory.unmapAll()
