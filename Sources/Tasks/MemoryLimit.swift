@@ -53,7 +53,10 @@ public enum MemoryLimit {
   }
 
   /// Frames that nobody uses, the reserve included: what programs are told.
-  public static var unused: Int { max(0, frames.freeFrames - (memoryMeter?.privateFrames ?? 0)) }
+  public static var unused: Int { max(0, min(total, left - Revocation.withheld)) }
+
+  /// Frames that nobody has, those that the host waits for included.
+  private static var left: Int { frames.freeFrames - (memoryMeter?.privateFrames ?? 0) }
 
   /// Whether `count` frames may be taken; measures again before it says no.
   private static func has(_ count: Int) -> Bool {
@@ -95,7 +98,7 @@ public enum MemoryLimit {
   public static func waitForMemory() {
     giveUpCaches(64)
     memoryMeter?.measure()
-    if unused > 0 { return }
+    if left > 0 { return }
     relieve?()
     // A signal that ends the wait is the end of this program, maybe, or comes again.
     do throws(Errno) { try WaitQueue().sleep(deadline: host.monotonicNanoseconds &+ 1_000_000) } catch {}
