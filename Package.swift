@@ -69,7 +69,8 @@ let package = Package(
 
     // Hosted only: the command.
     .target(name: "CHostCommand"),
-    .target(name: "ImageBuilder", dependencies: ["ABI", "CHostCommand", "Ext4", "Image"], swiftSettings: strict),
+    .target(
+      name: "ImageBuilder", dependencies: ["ABI", "CHostCommand", "Ext4", "Image"], swiftSettings: strict),
     .executableTarget(
       name: "swiftlet",
       dependencies: [

@@ -11,6 +11,19 @@ private final class FakeMeter: MemoryMeter {
   var privateFrames = 0
   var sequence: UInt32 = 0
   func measure() { sequence &+= 1 }
+}
+
+@Suite("Revocation and memory pressure", .serialized) struct RevocationTests {
+  private let machine = FakeHost()
+  private let meter = FakeMeter()
+  private let total = 131_072
+
+  init() {
+    host = machine
+    frames = FakeFrames()
+    memoryMeter = meter
+    MemoryLimit.reclaim = nil
+  }
 
   private func end() {
     Revocation.limit(frames: total)
