@@ -111,7 +111,7 @@ private final class FakeMeter: MemoryMeter {
   @Test("a trigger tells once a window, as long as memory is short")
   func events() throws {
     defer { end() }
-    let trigger = try #require(trigger("some 150000 1000000\n"))
+    let trigger = try #require(self.trigger("some 150000 1000000\n"))
     MemoryPressure.began = { trigger.watch() }
     meter.privateFrames = 60_000
     #expect(!trigger.takeEvent())
