@@ -29,6 +29,8 @@ extension FileSystem {
     for inode in transaction.inodes {
       flush(inode)
       addSealed(inode.buffer)
+      // A deleted file's is of no use to anybody any more.
+      if inode.mode == 0, inode.users == 0, inodes[inode.number] === inode { inodes[inode.number] = nil }
     }
     seal()
     var buffers: [Buffer] = []

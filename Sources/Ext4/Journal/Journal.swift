@@ -180,7 +180,8 @@ extension FileSystem {
   /// Commits and empties the journal as needed, so that the next operation surely fits.
   func makeRoomInJournal() throws(Errno) {
     guard let journal else {
-      if transaction.buffers.count > min(2048, max(64, cacheLimit / 2)) { try commit() }
+      let most = max(64, cacheLimit / 2)
+      if transaction.buffers.count > min(2048, most) || transaction.inodes.count > most { try commit() }
       return
     }
     let capacity = Int(journal.capacity)

@@ -93,7 +93,7 @@ extension FileSystem {
     var spare = inodes.count - inodeCacheLimit
     var unused: [UInt32] = []
     for (number, inode) in inodes {
-      if inode.users == 0, !inode.isDirty, inode.links > 0, spare > 0 || !inode.wasUsed {
+      if inode.users == 0, !inode.isDirty, inode.links > 0 || inode.mode == 0, spare > 0 || !inode.wasUsed {
         unused.append(number)
         spare -= 1
       } else {

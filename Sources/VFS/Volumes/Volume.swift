@@ -172,7 +172,8 @@ public final class Volume {
   /// libOS's own tables. ENOSPC.
   func checkRoom() throws(Errno) {
     guard isVolatile else { return }
-    try checkMemory(fileSystem.pendingBlocks + 64)
+    // Taking away what is there takes memory at first, too.
+    try checkMemory(fileSystem.pendingBlocks + max(64, frames.totalFrames / 64))
     let own = inodes.count + 1 >= inodes.capacity ? inodes.capacity * 2 * 24 : 0
     let growth = max(own, fileSystem.nextGrowth)
     guard growth > 4096 else { return }
