@@ -196,7 +196,7 @@ def trees(suite, work):
     written by us, read by Linux's tools and by us. SWIFTLET_LONG=1 makes 100,000 files."""
     count = 100000 if os.environ.get("SWIFTLET_LONG") else 3000
     program = os.path.join(work, "tree")
-    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "c", "tree.c")
+    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "root", "tree.c")
     subprocess.run(["gcc", "-O2", "-static", "-o", program, source], check=True)
     packed, tree = os.path.join(work, "packed"), os.path.join(work, "packed", "tree")
     os.makedirs(packed)
