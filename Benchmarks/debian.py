@@ -34,7 +34,7 @@ MinSpareServers 8
 MaxRequestWorkers 32
 """
 # Prints the nanoseconds of one turn; /bench is the directory to work in.
-PYTHON = "python3 -c pass; s=${EPOCHREALTIME/./}; for i in {1..20}; do python3 -c pass; done; echo $(((${EPOCHREALTIME/./}-s)*50))"
+PYTHON = "/usr/bin/python3 -c pass; s=${EPOCHREALTIME/./}; for i in {1..20}; do /usr/bin/python3 -c pass; done; echo $(((${EPOCHREALTIME/./}-s)*50))"
 MAKE = r"""
 d=$(mktemp -d); cd $d
 for i in $(seq 1 24); do
