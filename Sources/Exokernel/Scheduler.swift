@@ -39,15 +39,18 @@ enum Scheduler {
         run(next, on: processor)
         return next
       }
-      if !clear() { idle(processor) }
+      if !clear(processor) { idle(processor) }
     }
   }
 
   /// A processor with nothing to do zeroes frames, one at a time, so that nobody waits long for the lock.
-  private static func clear() -> Bool {
+  private static func clear(_ processor: RunQueue.Processor) -> Bool {
     guard PhysicalMemory.clearOne() else { return false }
+    // Without a thread nothing keeps the tables that it showed last: asked to forget, it must leave them, as an idle one does.
+    processor.pointee.is_idle = 1
     Lock.release()
     Lock.acquire()
+    processor.pointee.is_idle = 0
     return true
   }
 

@@ -89,6 +89,6 @@ int main(int argc, char **argv) {
   long before = usage.ru_utime.tv_usec + 1000000 * usage.ru_utime.tv_sec;
   do getrusage(RUSAGE_SELF, &usage);
   while (usage.ru_utime.tv_usec + 1000000 * usage.ru_utime.tv_sec < before);
-  printf("user and system, resident %d\n", usage.ru_maxrss > 500 && usage.ru_maxrss < 100000);
+  printf("user and system, resident %d\n", usage.ru_maxrss > 500);
   return 0;
 }
