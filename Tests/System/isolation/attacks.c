@@ -75,6 +75,8 @@ static void other_process(void) {
   if (!child) {
     char c;
     read(ready[0], &c, 1);
+    // The parent's own user may look into it, as on Linux (ptrace(2)); another one may not.
+    if (setresuid(65534, 65534, 65534)) _exit(BROKE_IN);
     struct iovec mine = {&c, 1}, theirs = {at, 1};
     if (process_vm_readv(getppid(), &mine, 1, &theirs, 1, 0) == 1) _exit(BROKE_IN);
     if (process_vm_writev(getppid(), &mine, 1, &theirs, 1, 0) == 1) _exit(BROKE_IN);
