@@ -43,6 +43,10 @@ def tests(suite, work):
         program = compiled(work, name)
         ours, native = suite.run([suite.SWIFTLET, "run", program], seconds=60), suite.run([program], seconds=60)
         suite.check(f"surface: {name} as natively", ours[:2] == native[:2], f"ours   {ours}\nnative {native}")
-    done = suite.run([suite.SWIFTLET, "run", "-m", "256m", compiled(work, "leaks")], seconds=200)
+    # Something may still be ending while memory is counted on a busy machine; a leak is there every time.
+    for _ in range(3):
+        done = suite.run([suite.SWIFTLET, "run", "-m", "256m", compiled(work, "leaks")], seconds=200)
+        if done[:2] == (0, b"done\n"):
+            break
     suite.check("surface: processes that end leave no memory behind", done[:2] == (0, b"done\n"), str(done))
     stopped(suite, work)
