@@ -324,7 +324,6 @@ def errors(suite, place, work, program):
     nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]
     public = os.path.join(work, "public")
     os.makedirs(public)
-    os.chmod(work, 0o755)
     for name in ("swiftlet", "unikernel.elf"):
         shutil.copy(os.path.join(os.path.dirname(hosts.SWIFTLET), name), public)
     shutil.copy(program, f"{public}/program")
