@@ -4,6 +4,8 @@ SWIFT_SOURCES = Package.swift Sources Tests
 IMAGE_SCRATCH = .build-image
 EXOKERNEL_SCRATCH = .build-exokernel
 IMAGE_BUILD = $(IMAGE_SCRATCH)/x86_64-unknown-linux-gnu/release
+LINK_UNIKERNEL = ld.lld -static --gc-sections -z noexecstack -z max-page-size=4096 -T Linker/image.ld \
+  --symbol-ordering-file Linker/order --no-warn-symbol-ordering $(IMAGE_BUILD)/libUnikernel.a bin/exokernel.o
 
 build: command image
 
@@ -25,9 +27,9 @@ image:
 	  exokernel exokernel.o
 	swift build -c release --triple x86_64-unknown-linux-gnu --toolset Toolsets/unikernel.json \
 	  --scratch-path $(IMAGE_SCRATCH) --product Unikernel
-	ld.lld -static --gc-sections -z noexecstack -z max-page-size=4096 -T Linker/image.ld \
-	  --symbol-ordering-file Linker/order --no-warn-symbol-ordering \
-	  -o bin/unikernel.elf $(IMAGE_BUILD)/libUnikernel.a bin/exokernel.o
+	$(LINK_UNIKERNEL) -o bin/unikernel.debug
+	@# Images carry the names of functions, for panics, but not the eight times as much that debuggers want.
+	$(LINK_UNIKERNEL) --strip-debug -o bin/unikernel.elf
 
 packages:
 	@Tests/System/packages

@@ -73,12 +73,13 @@ struct VirtualMachine {
     return (ends[0], ends[1])
   }
 
-  /// What the machine has: the image, its programs' memory, and what the exokernel needs to keep account of both.
+  /// What the machine has: the image, its programs' memory, what the exokernel needs to keep account of both, and the first
+  /// megabytes of a PC, which the image does not use.
   private func machineMegabytes(_ image: Int32) throws(BuildError) -> UInt64 {
     var status = stat()
     guard fstat(image, &status) == 0 else { throw BuildError("cannot read the image") }
     let bytes = memory + UInt64(status.st_size)
-    return (bytes + bytes / 256 + 2 << 20) >> 20
+    return (bytes + bytes / 256 + 5 << 20) >> 20
   }
 
   private var isMicroVM: Bool { machine == "microvm" }
