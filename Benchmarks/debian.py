@@ -4,10 +4,11 @@ import csv
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
+
+import processes
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
@@ -23,8 +24,8 @@ LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
 ServerName localhost
 PidFile {place}/apache.pid
 DefaultRuntimeDir {place}
-User root
-Group root
+User www-data
+Group www-data
 DocumentRoot {place}/site
 ErrorLog {place}/apache.log
 KeepAlive On
@@ -83,6 +84,9 @@ class Servers:
                                   start_new_session=True)
         try:
             for _ in range(150):
+                if server.poll() is not None:
+                    print(f"{' '.join(command)}: status {server.returncode}", file=sys.stderr)
+                    return {}
                 if subprocess.run(["ip", "netns", "exec", self.own, "bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}"],
                                   stderr=subprocess.DEVNULL).returncode == 0:
                     break
@@ -90,12 +94,7 @@ class Servers:
             time.sleep(0.5)
             return measure(address)
         finally:
-            os.killpg(server.pid, signal.SIGTERM)
-            try:
-                server.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(server.pid, signal.SIGKILL)
-                server.wait()
+            processes.stop(server, 20)
 
     def both(self, native, ours, port, measure, options=()):
         """Results of `measure` natively and here, in turn: lists of dictionaries."""

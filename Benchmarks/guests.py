@@ -6,7 +6,6 @@ says what each measure means.
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +15,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 sys.path.insert(0, os.path.join(ROOT, "Tests", "System"))
 import linux_guest
+import processes
 
 SWIFTLET = os.path.join(ROOT, "bin", "swiftlet")
 PROCESSORS, MEBIBYTES = 2, 512
@@ -209,12 +209,7 @@ class Guests:
             time.sleep(2)
             return (answered - start) * 1e9, self.memory(process.pid), self.load(space)
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            processes.stop(process, 5)
 
     @staticmethod
     def first_answer(space):
