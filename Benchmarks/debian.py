@@ -116,7 +116,7 @@ class Servers:
         goals = {"pgbench select-only, 8 clients": (0.7, 1.2), "pgbench TPC-B, 8 clients, ext4 volume": (0.8, 1.2)}
         if not any(self.bench.wanted(name) for name in goals):
             return
-        data, mounted = os.path.join(self.work, "data"), os.path.join(self.work, "mounted")
+        data, mounted = os.path.join(self.work, "data"), os.path.join(self.work, "cluster")
         os.makedirs(mounted)
         self.prepare_postgres(data)
         volumes = [os.path.join(self.work, name + ".ext4") for name in ("native", "ours")]

@@ -164,7 +164,9 @@ public final class NetworkInterface: LinkDevice, DeviceDriver {
       put(offload.segmentSize, 4, &header)
       put(offload.checksumStart, 6, &header)
       put(offload.checksumOffset, 8, &header)
-      withUnsafeBytes(of: &header) { _ = host.writeFrame(header: $0, frame) }
+      withUnsafeBytes(of: &header) {
+        if !OutgoingFrames.append(header: $0, frame) { _ = host.writeFrame(header: $0, frame) }
+      }
     case .stream:
       var header = UInt32(truncatingIfNeeded: frame.count).bigEndian
       withUnsafeBytes(of: &header) { transmitStream($0, frame) }

@@ -28,7 +28,9 @@ public struct KernelLock {
 
   public static func release() {
     if wakeCount > 0 { return releaseAndWake() }
+    let send = !OutgoingFrames.isEmpty
     if machine_exchange(&word, 0) == 2 { host.unpark(word: &word) }
+    if send { OutgoingFrames.drain() }
   }
 
   @inline(never)
@@ -38,6 +40,7 @@ public struct KernelLock {
     wakeCount = 0
     if machine_exchange(&word, 0) == 2 { host.unpark(word: &word) }
     for i in 0..<count { wakeNow(words[i]) }
+    OutgoingFrames.drain()
   }
 
   private static func wakeNow(_ address: UInt) {

@@ -41,6 +41,7 @@ public func imageMain(_ stack: UnsafePointer<UInt>) {
   Trace.panicNumber = boot.panicNumber
   Panic.describeThread = describeThread
   isolate(linux, isolation)
+  OutgoingFrames.isUsed = true
   let stacks = Stacks()
   threadMemory = stacks
   let supervisorBlock = makeLibOSThread(stacks)

@@ -120,6 +120,7 @@ extension StartUp {
     ProcessTable.initEnded = { status in
       TerminalMultiplexer.console?.drain()
       Volume.unmountAll()
+      OutgoingFrames.flush()
       host.exit(status: status & 0x7f == 0 ? (status >> 8) & 0xff : 128 + (status & 0x7f))
     }
     switch options.trace {
