@@ -49,7 +49,7 @@ extension BareHost {
     try disks[disk].write(bytes, at: offset)
   }
 
-  public func flushDisk(_ disk: Int) throws(Errno) { try disks[disk].flush() }
+  public func flushDisk(_ disk: Int, unlocked: Bool) throws(Errno) { try disks[disk].flush() }
 
   /// A hint: a device that cannot keeps what is there.
   public func discardDisk(_ disk: Int, at offset: UInt64, count: UInt64) {

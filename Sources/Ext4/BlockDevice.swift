@@ -14,6 +14,8 @@ public protocol BlockDevice: AnyObject {
   func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(Errno)
   /// Returns when every write before it is durable.
   func flush() throws(Errno)
+  /// `flush`, during which a lock that keeps others from the file system may be given up.
+  func flushUnlocked() throws(Errno)
   /// Whether blocks are to be given to `discard` as soon as they are free for good.
   var wantsDiscards: Bool { get }
   /// Nobody needs these bytes any more: what is read there from now on is not defined.
@@ -21,6 +23,7 @@ public protocol BlockDevice: AnyObject {
 }
 
 extension BlockDevice {
+  public func flushUnlocked() throws(Errno) { try flush() }
   public var wantsDiscards: Bool { false }
   public func discard(at offset: UInt64, count: UInt64) {}
 }

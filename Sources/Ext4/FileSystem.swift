@@ -58,7 +58,9 @@ public final class FileSystem {
   /// Buffers that are in the journal but not in their place.
   var checkpoints: [Buffer] = []
   /// Data was written after the last flush.
-  var hasUnflushedData = false
+  /// Counts writes of files' contents, and those of them that are known to be durable.
+  var dataWrites: UInt64 = 0
+  var durableWrites: UInt64 = 0
   /// When the running transaction got its first change; 0 if it is empty.
   public internal(set) var transactionStart: UInt64 = 0
   /// Room for runs of blocks that are written or read at once.

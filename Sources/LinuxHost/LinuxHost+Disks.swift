@@ -1,4 +1,5 @@
 public import ABI
+import Tasks
 
 /// Disks: files or block devices that the command opened.
 extension LinuxHost {
@@ -35,11 +36,27 @@ extension LinuxHost {
     }
   }
 
-  public func flushDisk(_ disk: Int) throws(Errno) {
-    var result = -4  // EINTR
-    while result == -4 { result = LinuxCall.raw(LinuxCall.fdatasync, disks[disk].descriptor) }
-    _ = try LinuxCall.check(result)
+  public func flushDisk(_ disk: Int, unlocked: Bool) throws(Errno) {
+    let descriptor = disks[disk].descriptor
+    // In front: what others write meanwhile is not covered.
     if diskLog >= 0 { log(2, disk, 0, UnsafeRawBufferPointer(start: nil, count: 0)) }
+    _ = try LinuxCall.check(
+      unlocked ? LinuxHost.flushUnlocked(descriptor) : LinuxHost.flush(descriptor))
+  }
+
+  private static func flush(_ descriptor: Int) -> Int {
+    var result = -4  // EINTR
+    while result == -4 { result = LinuxCall.raw(LinuxCall.fdatasync, descriptor) }
+    return result
+  }
+
+  /// A flush takes as long as the device does. Without the lock no object may be touched.
+  @inline(never)
+  private static func flushUnlocked(_ descriptor: Int) -> Int {
+    KernelLock.release()
+    let result = flush(descriptor)
+    KernelLock.acquire()
+    return result
   }
 
   /// A hole in a file, or a block device's own discard (which Linux offers behind the same call): FALLOC_FL_KEEP_SIZE and

@@ -104,7 +104,8 @@ public protocol HostInterface: AnyObject {
   func readDisk(_ disk: Int, at offset: UInt64, _ bytes: UnsafeMutableRawBufferPointer) throws(Errno)
   func writeDisk(_ disk: Int, at offset: UInt64, _ bytes: UnsafeRawBufferPointer) throws(Errno)
   /// Returns when every write before it is durable.
-  func flushDisk(_ disk: Int) throws(Errno)
+  /// `unlocked`: the host may give the kernel lock up meanwhile.
+  func flushDisk(_ disk: Int, unlocked: Bool) throws(Errno)
   /// Nobody needs these bytes any more: the host may take their place, and what they read as is not defined.
   func discardDisk(_ disk: Int, at offset: UInt64, count: UInt64)
 
@@ -130,7 +131,7 @@ extension HostInterface {
   public func writeDisk(_ disk: Int, at offset: UInt64, _ bytes: UnsafeRawBufferPointer) throws(Errno) {
     throw .noSuchDevice
   }
-  public func flushDisk(_ disk: Int) throws(Errno) { throw .noSuchDevice }
+  public func flushDisk(_ disk: Int, unlocked: Bool) throws(Errno) { throw .noSuchDevice }
   public func discardDisk(_ disk: Int, at offset: UInt64, count: UInt64) {}
   public func processorNanoseconds(
     _ block: UnsafeMutablePointer<thread_block>, wholeProcess: Bool

@@ -79,7 +79,7 @@ extension StartUp {
     let failure: Errno? = bytes.withUnsafeBytes { bytes in
       do throws(Errno) {
         try host.writeDisk(number, at: 0, bytes)
-        try host.flushDisk(number)
+        try host.flushDisk(number, unlocked: false)
         return nil
       } catch { return error }
     }

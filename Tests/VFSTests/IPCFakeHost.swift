@@ -72,7 +72,7 @@ final class IPCFakeHost: HostInterface {
   func writeDisk(_ disk: Int, at offset: UInt64, _ bytes: UnsafeRawBufferPointer) throws(Errno) {
     try disks[disk].write(bytes, at: offset)
   }
-  func flushDisk(_ disk: Int) throws(Errno) { try disks[disk].flush() }
+  func flushDisk(_ disk: Int, unlocked: Bool) throws(Errno) { try disks[disk].flush() }
   func discardDisk(_ disk: Int, at offset: UInt64, count: UInt64) {
     disks[disk].discard(at: offset, count: count)
   }

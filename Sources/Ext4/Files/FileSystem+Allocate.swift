@@ -98,7 +98,7 @@ extension FileSystem {
     let view = bounce.part(0, blockSize)
     try device.read(view.mutable, at: mapping.physical * UInt64(blockSize))
     view.clear(start, count)
-    hasUnflushedData = true
+    dataWrites &+= 1
     try device.write(view.raw, at: mapping.physical * UInt64(blockSize))
   }
 }

@@ -119,7 +119,7 @@ extension FileSystem {
     at offset: UInt64
   ) throws(Errno) {
     guard let base = bytes.baseAddress else { return }
-    hasUnflushedData = true
+    dataWrites &+= 1
     var done = 0
     while done < bytes.count {
       let at = inside + done
@@ -174,7 +174,7 @@ extension FileSystem {
     let block = bounce.part(0, blockSize)
     try device.read(block.mutable, at: mapping.physical * UInt64(blockSize))
     block.clear(inside, blockSize - inside)
-    hasUnflushedData = true
+    dataWrites &+= 1
     try device.write(block.raw, at: mapping.physical * UInt64(blockSize))
   }
 

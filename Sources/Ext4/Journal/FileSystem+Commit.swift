@@ -5,7 +5,9 @@ extension FileSystem {
   public func synchronize() throws(Errno) {
     if isAborted { throw .inputOutput }
     try commit()
-    try flushData()
+    guard durableWrites != dataWrites else { return }
+    try device.flush()
+    durableWrites = dataWrites
   }
 
   /// fsync(2) of a file, `dataOnly` for fdatasync(2): whatever was written to it is durable afterwards.
@@ -13,13 +15,11 @@ extension FileSystem {
     if isAborted { throw .inputOutput }
     let last = dataOnly ? inode.dataTransaction : inode.transaction
     if last == transaction.number { try commit() }
-    try flushData()
-  }
-
-  private func flushData() throws(Errno) {
-    guard hasUnflushedData else { return }
-    try device.flush()
-    hasUnflushedData = false
+    // Nothing is half done here: others may use the file system meanwhile. What they write needs a flush of its own.
+    let written = dataWrites
+    guard durableWrites < written else { return }
+    try device.flushUnlocked()
+    durableWrites = max(durableWrites, written)
   }
 
   /// Writes the running transaction to the journal; it is durable afterwards.
@@ -48,7 +48,7 @@ extension FileSystem {
       isAborted = true
       throw error
     }
-    hasUnflushedData = false
+    durableWrites = dataWrites
     finish(buffers)
   }
 
@@ -152,7 +152,7 @@ extension FileSystem {
       for buffer in checkpoints where buffer.needsCheckpoint { buffers.append(buffer) }
       try writeInPlace(buffers)
       try device.flush()
-      hasUnflushedData = false
+      durableWrites = dataWrites
       try writeJournalSuperblock(start: journal.head, sequence: transaction.number)
     } catch {
       isAborted = true

@@ -109,7 +109,7 @@ extension FileSystem {
     block.store(layout.uuid, at: 48)
     block.setBig32(64, 1)  // file systems that use it
     try device.write(block.raw, at: start * UInt64(blockSize))
-    hasUnflushedData = true
+    dataWrites &+= 1
   }
 
   /// Makes the journal's file; where it begins.

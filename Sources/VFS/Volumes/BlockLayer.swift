@@ -124,7 +124,7 @@ public final class FileLayer: BlockLayer {
   }
 
   override func flush() throws(Errno) {
-    try host.flushDisk(disk)
+    try host.flushDisk(disk, unlocked: false)
     guard !changed.isEmpty else { return }
     for page in changed {
       let failure: Errno? = bits.withUnsafeBytes { bytes in
@@ -137,7 +137,7 @@ public final class FileLayer: BlockLayer {
       }
       if let failure { throw failure }
     }
-    try host.flushDisk(disk)
+    try host.flushDisk(disk, unlocked: false)
     changed = []
   }
 }

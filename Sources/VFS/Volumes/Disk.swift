@@ -23,7 +23,8 @@ public final class Disk: BlockDevice {
     try host.writeDisk(number, at: offset, bytes)
   }
 
-  public func flush() throws(Errno) { try host.flushDisk(number) }
+  public func flush() throws(Errno) { try host.flushDisk(number, unlocked: false) }
+  public func flushUnlocked() throws(Errno) { try host.flushDisk(number, unlocked: true) }
   public func discard(at offset: UInt64, count: UInt64) {
     if !isReadOnly { host.discardDisk(number, at: offset, count: count) }
   }
