@@ -64,36 +64,30 @@ public final class Arena: FrameAllocator {
     return try take(count)
   }
 
-  /// As many frames as a multiple of them begins at: `count` is a power of two.
-  func allocateAligned(_ count: Int) throws(Errno) -> UInt {
+  /// As many frames as a multiple of them begins at, the last that are free: guard pages of stacks, each of which splits
+  /// Linux's mapping, stay away from what large pages can show. `count` is a power of two below 64.
+  func allocateAtEnd(_ count: Int) throws(Errno) -> UInt {
     guard count <= freeFrames - MemoryLimit.reserve else { throw .noMemory }
-    guard let start = findAligned(count) else { throw .noMemory }
-    return claim(start, count)
-  }
-
-  private func findAligned(_ count: Int) -> Int? {
     let mask = (1 << UInt64(count)) - 1 as UInt64
-    for first in [next & ~(count - 1), 0] {
-      var frame = first
-      while frame + count <= totalFrames {
-        if used[frame >> 6] >> UInt64(frame & 63) & mask == 0 { return frame }
-        frame += count
-      }
+    var frame = totalFrames & ~(count - 1)
+    while frame >= count {
+      frame -= count
+      if used[frame >> 6] >> UInt64(frame & 63) & mask == 0 { return claim(frame, count) }
     }
-    return nil
+    throw .noMemory
   }
 
   /// The heap's frames: from the reserve too.
   func take(_ count: Int) throws(Errno) -> UInt {
     guard count > 0, count <= freeFrames else { throw .noMemory }
     guard let start = find(count, from: next) ?? find(count, from: 0) else { throw .noMemory }
+    next = start + count
     return claim(start, count)
   }
 
   private func claim(_ start: Int, _ count: Int) -> UInt {
     for frame in start..<start + count { used[frame >> 6] |= 1 << UInt64(frame & 63) }
     freeFrames -= count
-    next = start + count
     clean(start, count)
     return UInt(start) << 12
   }

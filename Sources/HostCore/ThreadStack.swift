@@ -26,7 +26,7 @@ public enum ThreadStack {
 
   /// ENOMEM when the arena is full.
   public static func make() throws(Errno) -> UnsafeMutablePointer<thread_block> {
-    let base = frames.base + (try Arena.shared.allocateAligned(frameCount))
+    let base = frames.base + (try Arena.shared.allocateAtEnd(frameCount))
     let block = UnsafeMutablePointer<thread_block>(bitPattern: base + UInt(blockOffset))!
     initialise(block)
     return block

@@ -142,6 +142,14 @@ extension LinuxHost {
     return UnsafeRawBufferPointer(start: UnsafeRawPointer(bitPattern: address), count: size)
   }
 
+  /// One large page for what the libOS uses most: a new host process finds it with one page fault instead of a dozen.
+  /// Linux before 6.1 refuses, and nothing changes.
+  private static func useLargePage(_ size: Int) {
+    // A small arena has stacks in these 2 MiB, whose guard pages would take it to pieces.
+    guard size >= 16 << 20 else { return }
+    _ = LinuxCall.raw(LinuxCall.madvise, Int(Arena.address), 2 << 20, 25)  // MADV_COLLAPSE (madvise(2))
+  }
+
   /// Gives the arena its size and makes the host. `memory` is in bytes.
   public static func establish(_ boot: BootEnvironment, memory: UInt64) -> LinuxHost {
     let size = Int(memory >> 12) << 12
@@ -149,6 +157,7 @@ extension LinuxHost {
     guard size > Int(inUse), LinuxCall.raw(LinuxCall.ftruncate, boot.arenaDescriptor, size) == 0,
       LinuxCall.raw(LinuxCall.mmap, Int(Arena.address), size, 3, 0x4011, boot.arenaDescriptor, 0) > 0
     else { fail("cannot map the arena: -m is too small, or there is not enough address space") }
+    useLargePage(size)
     guard let arena = Arena.make(memory: memory, inUse: inUse) else {
       fail("-m is too small: the libOS needs at least 16M")
     }
