@@ -62,9 +62,7 @@ private final class OpenProcessMemory: OpenFile {
   }
 
   override func read(_ slice: UserSlice) throws(Errno) -> Int {
-    let count = try read(slice, at: offset)
-    offset += Int64(count)
-    return count
+    advance(by: try read(slice, at: offset))
   }
 
   override func write(_ slice: UserSlice) throws(Errno) -> Int {

@@ -210,9 +210,7 @@ final class OpenTextFile: OpenFile {
   }
 
   override func read(_ slice: UserSlice) throws(Errno) -> Int {
-    let count = try read(slice, at: offset)
-    offset += Int64(count)
-    return count
+    advance(by: try read(slice, at: offset))
   }
 
   override func read(_ slice: UserSlice, at offset: Int64) throws(Errno) -> Int {

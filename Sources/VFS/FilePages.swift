@@ -31,6 +31,15 @@ struct FilePages {
     return chunk
   }
 
+  /// Bytes of the pages from `page` on, which has a frame, that lie one after the other in memory: whole pages, up to the one
+  /// in which `bytes` are reached.
+  mutating func run(from page: Int, atMost bytes: Int) -> Int {
+    guard let first = frame(page) else { return 0 }
+    var count = 1
+    while count << 12 < bytes, frame(page + count) == first + UInt(count) << 12 { count += 1 }
+    return count << 12
+  }
+
   /// The page must have none.
   mutating func set(_ page: Int, _ offset: UInt) {
     let index = page >> 8

@@ -24,9 +24,7 @@ final class MemoryDisk: OpenFile {
   }
 
   override func read(_ slice: UserSlice) throws(Errno) -> Int {
-    let count = try file.read(slice, at: offset)
-    offset += Int64(count)
-    return count
+    advance(by: try file.read(slice, at: offset))
   }
 
   override func write(_ slice: UserSlice) throws(Errno) -> Int {

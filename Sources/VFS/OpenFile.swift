@@ -55,6 +55,12 @@ open class OpenFile {
   public final var isReadable: Bool { flags & 3 != 1 }
   public final var isWritable: Bool { flags & 3 != 0 }
 
+  /// What read(2) and write(2) do after a transfer at the offset; the count.
+  public final func advance(by count: Int) -> Int {
+    offset += Int64(count)
+    return count
+  }
+
   /// Reads at the offset, moves it, and says how many bytes; 0 at the end. EOF, EAGAIN, EINTR as read(2).
   open func read(_ slice: UserSlice) throws(Errno) -> Int { throw .invalid }
   open func write(_ slice: UserSlice) throws(Errno) -> Int { throw .invalid }

@@ -1,12 +1,9 @@
 public import ABI
 public import Tasks
 
-/// A regular file of frames; a page without a frame reads as the image has it, or as zeros. Kernel lock held.
+/// A regular file of frames; a page without a frame reads as zeros. Kernel lock held.
 public final class TemporaryFile: Inode {
   private var pages = FilePages()
-  /// Content in the image, page aligned there; a page counts as long as it has no frame. Cut by `truncate`.
-  private var content = UnsafeRawBufferPointer(start: nil, count: 0)
-  private var contentOffset: UInt = 0
   /// Frames cut off while somebody maps the file: they go with the file.
   private var retired: [UInt] = []
   /// F_SEAL_ bits (fcntl(2)): only files of memfd_create(2) that allow it have others than F_SEAL_SEAL.
@@ -23,37 +20,8 @@ public final class TemporaryFile: Inode {
 
   public override func currentStatus() -> FileStatus {
     var result = status
-    result.blocks = Int64(max(pages.count, contentPages) * 8)
+    result.blocks = Int64(pages.count * 8)
     return result
-  }
-
-  /// Gives a new, empty file the content that lies in the image at `offset`, without copying it.
-  public func show(_ content: UnsafeRawBufferPointer, imageOffset offset: UInt) {
-    self.content = content
-    contentOffset = offset
-    status.size = Int64(content.count)
-  }
-
-  private var contentPages: Int { (content.count + 4095) >> 12 }
-
-  public override func imageOffset(page index: Int) -> UInt? {
-    guard index < contentPages, pages.frame(index) == nil else { return nil }
-    return contentOffset + UInt(index) << 12
-  }
-
-  /// The image's bytes of a page without a frame, less than a page at the end; empty for a hole.
-  private func original(_ page: Int) -> UnsafeRawBufferPointer {
-    guard page < contentPages else { return UnsafeRawBufferPointer(start: nil, count: 0) }
-    return UnsafeRawBufferPointer(rebasing: content[page << 12..<min(content.count, (page + 1) << 12)])
-  }
-
-  /// A frame takes over from the image.
-  private func place(_ page: Int, _ frame: UInt) {
-    let bytes = original(page)
-    if bytes.count > 0, let target = UnsafeMutableRawPointer(bitPattern: frames.base + frame) {
-      target.copyMemory(from: bytes.baseAddress ?? UnsafeRawPointer(target), byteCount: bytes.count)
-    }
-    pages.set(page, frame)
   }
 
   public override func open(flags: UInt32) throws(Errno) -> OpenFile {
@@ -79,11 +47,11 @@ public final class TemporaryFile: Inode {
         guard (try? MemoryLimit.check(1)) != nil else { return page - index }
       }
       if let start = try? frames.allocate(run) {
-        for i in 0..<run { place(page + i, start + UInt(i) << 12) }
+        for i in 0..<run { pages.set(page + i, start + UInt(i) << 12) }
       } else {
         run = 1
         guard let start = try? frames.allocate(1) else { return page - index }
-        place(page, start)
+        pages.set(page, start)
       }
       page += run
     }
@@ -101,21 +69,10 @@ public final class TemporaryFile: Inode {
       let inPage = position & 4095
       let target = slice.dropFirst(done)
       if let frame = pages.frame(page) {
-        // Adjacent frames are copied in one go.
-        var length = 4096 - inPage
-        var next = page + 1
-        while length < count - done, let following = pages.frame(next),
-          following == frame + UInt(next - page) << 12
-        {
-          length += 4096
-          next += 1
-        }
-        length = min(length, count - done)
+        let length = min(pages.run(from: page, atMost: inPage + count - done) - inPage, count - done)
         let source = UnsafeRawPointer(bitPattern: frames.base + frame + UInt(inPage))
         try target.copyOut(UnsafeRawBufferPointer(start: source, count: length))
         done += length
-      } else if page < contentPages {
-        done += try readImage(target, position, count - done)
       } else {
         let length = min(4096 - inPage, count - done)
         try target.clear(length)
@@ -123,20 +80,6 @@ public final class TemporaryFile: Inode {
       }
     }
     return count
-  }
-
-  /// Copies what the image has from `position` on, up to the first page with a frame; how many bytes.
-  private func readImage(_ target: UserSlice, _ position: Int, _ limit: Int) throws(Errno) -> Int {
-    let end = pages.next(from: position >> 12, below: contentPages, hole: false) << 12
-    let length = min(limit, min(end, content.count) - position)
-    if length <= 0 {
-      // The last page's rest, after the file has grown.
-      let rest = min(limit, 4096 - position & 4095)
-      try target.clear(rest)
-      return rest
-    }
-    try target.copyOut(UnsafeRawBufferPointer(rebasing: content[position..<position + length]))
-    return length
   }
 
   /// How much of a write at `offset` may be done. EFBIG past the longest file, or past RLIMIT_FSIZE (which raises
@@ -185,7 +128,6 @@ public final class TemporaryFile: Inode {
     let isResized = size != status.size
     if size < status.size {
       let keep = Int((size + 4095) >> 12)
-      if size < content.count { content = UnsafeRawBufferPointer(rebasing: content[..<Int(size)]) }
       pages.remove(keep..<Int(TemporaryFile.longest >> 12)) { drop($0) }
       if size & 4095 != 0, let frame = pages.frame(keep - 1) {
         let start = Int(size & 4095)
@@ -233,12 +175,7 @@ public final class TemporaryFile: Inode {
     guard length > 0 else { return }
     let end = Int(offset) + Int(length)
     let whole = (Int(offset) + 4095) >> 12..<max((Int(offset) + 4095) >> 12, end >> 12)
-    // A page of the image can only be covered, not removed.
-    let covered = min((end + 4095) >> 12, contentPages) - Int(offset) >> 12
-    if covered > 0, fill(Int(offset) >> 12, covered) < covered { throw .noSpace }
-    if mappings == 0, whole.upperBound > contentPages {
-      pages.remove(max(whole.lowerBound, contentPages)..<whole.upperBound) { frames.free($0, 1) }
-    }
+    if mappings == 0 { pages.remove(whole) { frames.free($0, 1) } }
     var page = Int(offset) >> 12
     while page << 12 < end {
       page = pages.next(from: page, below: (end + 4095) >> 12, hole: false)
@@ -257,8 +194,7 @@ public final class TemporaryFile: Inode {
     guard offset >= 0, offset < status.size else { throw .noSuchDevice }
     let end = Int((status.size + 4095) >> 12)
     let start = Int(offset >> 12)
-    if !hole, start < contentPages { return offset }
-    let page = pages.next(from: hole ? max(start, contentPages) : start, below: end, hole: hole)
+    let page = pages.next(from: start, below: end, hole: hole)
     if page == end {
       guard hole else { throw .noSuchDevice }
       return status.size
@@ -277,16 +213,12 @@ public final class RegularFile: OpenFile {
   }
 
   public override func read(_ slice: UserSlice) throws(Errno) -> Int {
-    let count = try file.read(slice, at: offset)
-    offset += Int64(count)
-    return count
+    advance(by: try file.read(slice, at: offset))
   }
 
   public override func write(_ slice: UserSlice) throws(Errno) -> Int {
     if flags & 0o2000 != 0 { offset = file.status.size }
-    let count = try file.write(slice, at: offset)
-    offset += Int64(count)
-    return count
+    return advance(by: try file.write(slice, at: offset))
   }
 
   public override func read(_ slice: UserSlice, at offset: Int64) throws(Errno) -> Int {

@@ -198,15 +198,7 @@ final class VolumeFile: VolumeInode {
         if done > 0 { return done }
         throw error
       }
-      var length = 4096 - inside
-      var next = page + 1
-      while length < count - done, let following = pages.frame(next),
-        following == frame + UInt(next - page) << 12
-      {
-        length += 4096
-        next += 1
-      }
-      length = min(length, count - done)
+      let length = min(pages.run(from: page, atMost: inside + count - done) - inside, count - done)
       let source = UnsafeRawPointer(bitPattern: frames.base + frame + UInt(inside))
       try slice.dropFirst(done).copyOut(UnsafeRawBufferPointer(start: source, count: length))
       done += length

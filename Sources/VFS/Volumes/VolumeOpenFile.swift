@@ -14,9 +14,7 @@ final class VolumeOpenFile: OpenFile {
   }
 
   override func read(_ slice: UserSlice) throws(Errno) -> Int {
-    let count = try read(slice, at: offset)
-    offset += Int64(count)
-    return count
+    advance(by: try read(slice, at: offset))
   }
 
   override func read(_ slice: UserSlice, at offset: Int64) throws(Errno) -> Int {
@@ -38,9 +36,7 @@ final class VolumeOpenFile: OpenFile {
 
   override func write(_ slice: UserSlice) throws(Errno) -> Int {
     if flags & 0o2000 != 0 { offset = file.status.size }
-    let count = try put(slice, at: offset)
-    offset += Int64(count)
-    return count
+    return advance(by: try put(slice, at: offset))
   }
 
   override func write(_ slice: UserSlice, at offset: Int64) throws(Errno) -> Int {
