@@ -79,6 +79,16 @@
   xor %ebp, %ebp
 .endm
 
+// Takes the libOS out of reach. The check behind it keeps a program that jumps to the instruction from choosing what it does.
+.macro CLOSE_KEYS
+  xor %ecx, %ecx
+  xor %edx, %edx
+  mov $KEYS_CLOSED, %eax
+  wrpkru
+  cmp $KEYS_CLOSED, %eax
+  jne gate_refuse
+.endm
+
 .section .text.gate, "ax"
 
 // From a patched site: rax the number, rcx where to go on, arguments as `syscall` has them. Nothing of the program's
@@ -187,12 +197,7 @@ gate_keys_answer:
   mov %rcx, SLOT_RSP(%rdx)
   mov %rdx, %rsp
   movl $0, %gs:BLOCK_INSIDE
-  xor %ecx, %ecx
-  xor %edx, %edx
-  mov $KEYS_CLOSED, %eax
-  wrpkru
-  cmp $KEYS_CLOSED, %eax
-  jne gate_refuse
+  CLOSE_KEYS
   pop %rdx
   pop %rax
   pop %rcx

@@ -27,12 +27,7 @@ gate_exit_keys:
   RESTORE_COMMON
   mov %r11, %rsp
   movl $0, %gs:BLOCK_INSIDE
-  xor %ecx, %ecx
-  xor %edx, %edx
-  mov $KEYS_CLOSED, %eax
-  wrpkru
-  cmp $KEYS_CLOSED, %eax
-  jne gate_refuse
+  CLOSE_KEYS
   pop %rdx
   pop %rax
   pop %rcx
@@ -51,12 +46,7 @@ gate_exit_keys:
   mov F_R11(%rsp), %r11
   mov %rcx, %rsp
   movl $0, %gs:BLOCK_INSIDE
-  xor %ecx, %ecx
-  xor %edx, %edx
-  mov $KEYS_CLOSED, %eax
-  wrpkru
-  cmp $KEYS_CLOSED, %eax
-  jne gate_refuse
+  CLOSE_KEYS
   pop %rdx
   pop %rax
   pop %rcx
@@ -66,10 +56,5 @@ gate_exit_keys:
 // the trap, Linux would end the whole host process.
 .globl gate_refuse
 gate_refuse:
-  xor %ecx, %ecx
-  xor %edx, %edx
-  mov $KEYS_CLOSED, %eax
-  wrpkru
-  cmp $KEYS_CLOSED, %eax
-  jne gate_refuse
+  CLOSE_KEYS
   ud2

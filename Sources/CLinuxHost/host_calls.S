@@ -1,4 +1,15 @@
 // The Linux host's own assembly: host calls, the start of threads, signals, and the start of the process.
+// The libOS may be touched from here on. The check behind it keeps a program that jumps to the instruction from choosing
+// what it does.
+.macro OPEN_KEYS
+  xor %eax, %eax
+  xor %ecx, %ecx
+  xor %edx, %edx
+  wrpkru
+  test %eax, %eax
+  jnz gate_refuse
+.endm
+
 .section .text.gate, "ax"
 // A new thread's first instructions: rsp is its libOS stack, r12 its block (popped by start_thread_stack's layout).
 .globl thread_entry
@@ -104,12 +115,7 @@ host_signal_entry:
 .globl host_signal_entry_keys
 host_signal_entry_keys:
   mov %rdx, %r8
-  xor %eax, %eax
-  xor %ecx, %ecx
-  xor %edx, %edx
-  wrpkru
-  test %eax, %eax
-  jnz gate_refuse
+  OPEN_KEYS
   cmpq $0, host_secret(%rip)  // of another host
   je gate_refuse
   mov %rsp, %r10
@@ -166,12 +172,7 @@ signal_thread_known:
 // At start only, on a stack of the image's own thread: later a jump here dies with the check, for no program's GS base is 0.
 .globl host_open_keys
 host_open_keys:
-  xor %eax, %eax
-  xor %ecx, %ecx
-  xor %edx, %edx
-  wrpkru
-  test %eax, %eax
-  jnz gate_refuse
+  OPEN_KEYS
   cmpq $0, gate_leave(%rip)
   jne gate_refuse
   ret
@@ -179,12 +180,7 @@ host_open_keys:
 // Where a handled signal goes on in the libOS, whatever PKRU its frame said: at r11.
 .globl host_resume_keys
 host_resume_keys:
-  xor %eax, %eax
-  xor %ecx, %ecx
-  xor %edx, %edx
-  wrpkru
-  test %eax, %eax
-  jnz gate_refuse
+  OPEN_KEYS
   cmpl $0, %gs:BLOCK_INSIDE
   je gate_refuse
   jmp *%r11
