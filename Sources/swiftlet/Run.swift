@@ -161,9 +161,6 @@ struct Run: ParsableCommand {
         throw BuildError("--isolation=paging needs --host=bare")
       }
     }
-    guard persist == nil || host != "bare" else {
-      throw BuildError("--persist needs the Linux host; leave --host=bare out")
-    }
     if let text = hostVariable("SWIFTLET_TEST_DISK_LOG") { options.diskLogDescriptor = Int32(text) }
     for text in volumes { options.volumes.append(try VolumeOption(text).open()) }
     switch trace {

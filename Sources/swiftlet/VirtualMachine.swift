@@ -25,7 +25,7 @@ struct VirtualMachine {
     _ = fcntl(image, F_SETFD, 0)
     var record = options
     let network = networkArguments(&record)
-    let disks = diskArguments(record.volumes)
+    let disks = diskArguments(record)
     if let terminalSize {
       record.sizeDescriptor = nil
       (record.terminalSize, record.terminalFlags) = (terminalSize[0], terminalSize[1])
@@ -112,18 +112,20 @@ struct VirtualMachine {
     return arguments + ["-device", "virtio-net-\(bus),netdev=net\(mac)"]
   }
 
-  /// A disk for each volume, in their order. The descriptors are inherited, and with them the locks; what QEMU cannot
-  /// read or write is an error of the machine's, which never stops it.
-  private func diskArguments(_ volumes: [LaunchVolume]) -> [String] {
+  /// A disk for each volume, in their order, and then the file of `--persist`. The descriptors are inherited, and with them
+  /// the locks; what QEMU cannot read or write is an error of the machine's, which never stops it.
+  private func diskArguments(_ record: LaunchOptions) -> [String] {
     var arguments: [String] = []
-    for (number, volume) in volumes.enumerated() {
-      _ = fcntl(volume.descriptor, F_SETFD, 0)
-      let access = volume.isReadOnly ? "readonly=on" : "discard=unmap"
+    var disks = record.volumes.map { (descriptor: $0.descriptor, isReadOnly: $0.isReadOnly) }
+    if let layer = record.layerDescriptor { disks.append((layer, false)) }
+    for (number, disk) in disks.enumerated() {
+      _ = fcntl(disk.descriptor, F_SETFD, 0)
+      let access = disk.isReadOnly ? "readonly=on" : "discard=unmap"
       // Written data waits in this machine's page cache until the image asks for a flush.
       arguments += [
         "-drive",
         "if=none,id=disk\(number),format=raw,cache=writeback,\(access),file.locking=off,"
-          + "file=/proc/self/fd/\(volume.descriptor)",
+          + "file=/proc/self/fd/\(disk.descriptor)",
       ]
       // QEMU plugs devices of microvm in from the last transport on, the image looks from the first.
       let place = isMicroVM ? ",bus=virtio-mmio-bus.\(number)" : ""
