@@ -51,9 +51,9 @@ nonisolated(unsafe) public var gateAddress: UInt = 0
 nonisolated(unsafe) public var gateHasKeys = false
 
 extension AddressSpace {
-  /// Turns `mov $number, %eax; syscall` into a jump. `after` is the address behind the `syscall` that just trapped,
-  /// and so known to be a real instruction; patched is what traps a second time. The `syscall` itself stays: a restarted call goes back to it, and a jump
-  /// straight to it still works.
+  /// Turns `mov $number, %eax; syscall` (or with another constant, when the number is in %eax already) into a jump. `after`
+  /// is the address behind the `syscall` that just trapped, and so known to be a real instruction; patched is what traps a
+  /// second time. The `syscall` itself stays: a restarted call goes back to it, and a jump straight to it still works.
   public func patch(after: UInt) {
     if trampolines.isKnown(after) { change(after: after) }
   }
@@ -83,8 +83,8 @@ extension AddressSpace {
     if gateAddress == 0 || patchShort(after: after) { return }
     let site = after &- 7
     guard let area = area(at: site), area.end >= after, area.protection.contains(.execute),
-      !area.isShared,
-      let bytes = try? UserSlice(site, 7).bytes(), bytes[0] == 0xb8, bytes[5] == 0x0f, bytes[6] == 0x05,
+      !area.isShared, !mayHavePrefix(site),
+      let bytes = try? UserSlice(site, 7).bytes(), AddressSpace.isLongSite(bytes),
       let trampoline = trampoline(near: site, load: bytes[0..<5], back: after)
     else { return }
     let distance = Int32(truncatingIfNeeded: Int(trampoline) - Int(site + 5))
@@ -100,7 +100,8 @@ extension AddressSpace {
     guard let area = area(at: site), area.end >= after, let code = try? UserSlice(site, 4).bytes(),
       AddressSpace.isShortSite(code[...])
     else { return false }
-    guard area.protection.contains(.execute), !area.isShared, let gap = gap(near: site, in: area),
+    guard area.protection.contains(.execute), !area.isShared, !mayHavePrefix(site),
+      let gap = gap(near: site, in: area),
       let trampoline = trampoline(near: site, load: code[0..<2] + [0x0f, 0x1f, 0x00], back: after)
     else { return true }
     let distance = Int32(truncatingIfNeeded: Int(trampoline) - Int(gap + 5))
@@ -109,6 +110,19 @@ extension AddressSpace {
     write(jump, at: gap, in: area)
     write([0xeb, UInt8(bitPattern: Int8(truncatingIfNeeded: Int(gap) - Int(site + 2)))], at: site, in: area)
     return true
+  }
+
+  /// `mov` of a constant to %eax, %edx, %esi or %edi in front of the `syscall`.
+  private static func isLongSite(_ code: [UInt8]) -> Bool {
+    let isMove = code[0] == 0xb8 || code[0] == 0xba || code[0] == 0xbe || code[0] == 0xbf
+    return isMove && code[5] == 0x0f && code[6] == 0x05
+  }
+
+  /// A REX prefix makes another instruction of the bytes at `site`: `mov $1, %r8d`, `xor %r8d, %r8d`. It may be the end of the
+  /// instruction before as well; such a site goes on trapping.
+  private func mayHavePrefix(_ site: UInt) -> Bool {
+    guard let before = try? UserSlice.load(site &- 1, UInt8(0)) else { return false }
+    return before & 0xf0 == 0x40
   }
 
   private static func isShortSite(_ code: ArraySlice<UInt8>) -> Bool {
@@ -195,7 +209,8 @@ extension AddressSpace {
     return index - code.startIndex
   }
 
-  /// The address of a new trampoline that goes on at `back`; `load` are five bytes that load %eax.
+  /// The address of a new trampoline that goes on at `back`; `load` are five bytes
+  /// of what stood in front of the `syscall`.
   private func trampoline(near site: UInt, load: ArraySlice<UInt8>, back: UInt) -> UInt? {
     let length = TrampolinePages.entryBytes
     guard let address = trampolineRoom(near: site, bytes: length), let area = area(at: address) else {
