@@ -92,7 +92,7 @@ class Namespace:
             child.kill()
             return child.wait()
 
-    def connect(self, port, kind=socket.SOCK_STREAM):
+    def connect(self, port, kind=socket.SOCK_STREAM, address=OURS):
         """A socket of the namespace: sockets stay in the namespace that their thread was in when it made them."""
         import ctypes
         libc = ctypes.CDLL(None, use_errno=True)
@@ -106,13 +106,13 @@ class Namespace:
             os.close(own)
             os.close(other)
         made.settimeout(hosts.seconds(30))
-        made.connect((OURS, port))
+        made.connect((address, port))
         return made
 
-    def wait_for(self, port):
+    def wait_for(self, port, address=OURS):
         for _ in range(hosts.seconds(100)):
             try:
-                self.connect(port).close()
+                self.connect(port, address=address).close()
                 return
             except OSError:
                 time.sleep(0.1)

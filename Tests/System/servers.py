@@ -200,11 +200,16 @@ CASES = [
 ]
 
 
-def tests(runner, work):
+def carry_out(runner, work, packages, cases):
+    """Each case's script in an image of the packages must print what the case says, and end with status 0."""
     root = os.path.join(work, "debian")
     if not os.path.exists(root):
-        subprocess.run([os.path.join(os.path.dirname(__file__), "debian-root"), root, *PACKAGES], check=True)
+        subprocess.run([os.path.join(os.path.dirname(__file__), "debian-root"), root, *packages], check=True)
     image = runner.build(work, "debian", "--root", root, "--", "/bin/bash")
-    for name, script, expected in CASES:
+    for name, script, expected in cases:
         status, output, errors = runner.run([*hosts.command(), "-m", "2G", image, "-c", PATH + script], seconds=120)
         runner.check(name, (status, output) == (0, expected.encode()), f"status {status}\n{output.decode()}\n{errors.decode()}")
+
+
+def tests(runner, work):
+    carry_out(runner, work, PACKAGES, CASES)
