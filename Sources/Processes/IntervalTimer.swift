@@ -206,11 +206,12 @@ extension Process {
     try posixTimer(identifier).reportedOverrun
   }
 
-  /// The end, and execve(2) for POSIX timers.
+  /// The end.
   func disarmTimers() {
     realTimer?.disarm()
     virtualTimer?.disarm()
     profilingTimer?.disarm()
+    processorLimit?.disarm()
     deletePosixTimers()
   }
 

@@ -32,6 +32,7 @@ public struct ResourceLimit: BitwiseCopyable {
     self.soft = soft
     self.hard = hard
   }
+  public static var processorTime: Int { 0 }
   public static var fileSize: Int { 1 }
   public static var data: Int { 2 }
   public static var stack: Int { 3 }
@@ -74,7 +75,7 @@ public final class Process {
   /// PR_SET_NO_NEW_PRIVS
   public var hasNoNewPrivileges = false
   /// Indexed by RLIMIT_ numbers.
-  public var limits: [ResourceLimit] = ResourceLimit.defaults()
+  public internal(set) var limits: [ResourceLimit] = ResourceLimit.defaults()
   /// At most 15 bytes (PR_SET_NAME).
   public var name: [UInt8] = []
   /// Arguments, each with its NUL, as /proc/PID/cmdline shows them.
@@ -156,6 +157,7 @@ public final class Process {
   public internal(set) var realTimer: IntervalTimer?
   public internal(set) var virtualTimer: IntervalTimer?
   public internal(set) var profilingTimer: IntervalTimer?
+  var processorLimit: ProcessorLimit?
   var posixTimers: [PosixTimer] = []
   var nextTimerIdentifier: Int32 = 0
 

@@ -52,6 +52,7 @@ public enum ProcessTable {
     processes[pid] = process
     threads[pid] = thread
     parent?.children.append(process)
+    process.watchProcessorLimit()
     return thread
   }
 

@@ -19,6 +19,7 @@ public enum Signal {
   public static var terminalStop: Int32 { 20 }
   public static var terminalInput: Int32 { 21 }
   public static var terminalOutput: Int32 { 22 }
+  public static var processorLimit: Int32 { 24 }
   public static var fileSize: Int32 { 25 }
   public static var virtualAlarm: Int32 { 26 }
   public static var profiling: Int32 { 27 }

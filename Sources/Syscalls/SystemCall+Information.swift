@@ -76,7 +76,7 @@ extension SystemCall {
       // /proc/sys/fs/nr_open
       if which == ResourceLimit.openFiles, wanted.hard > 1 << 20 { throw .notPermitted }
       guard wanted.hard <= current.hard || process.credentials.isPrivileged else { throw .notPermitted }
-      target.limits[which] = wanted
+      target.setLimit(which, wanted)
       if which == ResourceLimit.openFiles { target.descriptors.limit = Int(min(wanted.soft, 1 << 20)) }
     }
     if old != 0 { try UserSlice.store(current, at: old) }

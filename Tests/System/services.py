@@ -1,9 +1,9 @@
-"""More of what everyday servers do, from whole Debian packages as in servers.py: scripts that print what they print on Linux."""
+"""More of what everyday servers and tools do, from whole Debian packages as in servers.py."""
 import hosts
 import servers
 
 PACKAGES = """bash coreutils diffutils grep sed util-linux procps openssl curl apache2-bin python3 gunicorn python3-venv
-python3-pip postgresql-15 postgresql-client-15""".split()
+python3-pip postgresql-15 postgresql-client-15 git tmux vim ncurses-base""".split()
 
 APACHE = r"""
 mkdir -p www cgi; echo "<h1>event</h1>" > www/index.html; head -c 3000000 /dev/urandom > www/big
@@ -175,6 +175,36 @@ E
 setpriv --reuid postgres --regid postgres --clear-groups bash go.sh
 """
 
+GIT = r"""
+export HOME=/tmp GIT_AUTHOR_DATE='2026-01-01T00:00:00Z' GIT_COMMITTER_DATE='2026-01-01T00:00:00Z'
+git config --global user.name n; git config --global user.email e@x; git config --global init.defaultBranch main
+git init -q a; cd a; for i in $(seq 40); do mkdir -p d$((i%10)); seq $i $((i+300)) > d$((i%10))/f$i; done; git add .; git commit -qm one
+git rev-parse HEAD; for i in 1 2 3; do echo x$i >> d1/f1; git commit -qam c$i; done
+git log --oneline | wc -l; git gc -q; git fsck; git count-objects -v | grep -E 'in-pack|^count'; cd ..
+git clone -q --bare a b.git
+git daemon --base-path=/tmp --export-all --enable=receive-pack --detach --listen=127.0.0.1 --pid-file=/tmp/d.pid
+git clone -q git://127.0.0.1/b.git c; cd c; git checkout -qb topic HEAD~2; echo x >> d2/f2; git commit -qam topic
+git push -q origin topic; git checkout -q main; git merge -q --no-edit topic; git diff --stat HEAD~1 | tail -1
+git -C ../b.git log -1 --format=%s topic; git worktree add -q ../w topic; git -C ../w status --short | wc -l
+git bisect start HEAD HEAD~3 >/dev/null; git bisect run sh -c '! grep -q ^x3 d1/f1' | sed -n 's,^    ,bad: ,p'
+kill $(cat ../d.pid)
+"""
+
+TMUX = r"""
+export HOME=/tmp SHELL=/bin/bash TERM=screen
+shows() { for i in $(seq 200); do tmux capture-pane -p -t s.$1 | grep -q "$2" && return; sleep 0.1; done; echo "$2 is not shown:"; tmux capture-pane -p -t s.$1; }
+keys() { tmux send-keys -t s."$@"; }
+tmux -f /dev/null new-session -d -s s -x 90 -y 25 'PS1="READY " bash --norc'; shows 0 ^READY
+keys 0 'tty; stty size; echo $TERM; echo e"n"d' Enter; shows 0 ^end; tmux capture-pane -p -t s.0 | grep -A 2 ^/dev
+tmux split-window -t s 'PS1="READY " bash --norc'; shows 1 ^READY; keys 1 'stty size; sleep 100' Enter; shows 1 '^12 90'
+for i in $(seq 100); do [ "$(tmux display -p -t s.1 '#{pane_current_command}')" = sleep ] && break; sleep 0.1; done
+keys 1 C-c; keys 1 'echo =$?' Enter; shows 1 '^=130'
+tmux resize-window -t s -x 120 -y 41; keys 0 'until [ "$(stty size)" = "20 120" ]; do sleep 0.1; done; echo b"i"g' Enter; shows 0 ^big
+keys 0 'vim -u NONE -N x.txt; echo sa"ved"' Enter; shows 0 '^~'; keys 0 ihello Escape yy5p :wq Enter; shows 0 ^saved; cat x.txt
+tmux list-panes -s -F '#{pane_index} #{pane_width}x#{pane_height} #{pane_current_command}'
+tmux kill-server; for i in $(seq 50); do pgrep bash | grep -qv ^$$ || break; sleep 0.1; done; tmux ls 2>&1; true
+"""
+
 # Name, script, what it prints.
 CASES = [
     ("Apache event with TLS and CGI: graceful restarts under load, no request fails", APACHE,
@@ -190,6 +220,12 @@ CASES = [
     ("PostgreSQL: an archive of its log, a backup, recovery to a point under load", POSTGRES,
      "number of failed transactions: 0 (0.000%)\n0\n666\n5000|5000\n2\n5001\nt|t|t\nas before\n"
      "recovery stopping at restore point \"good\"\n1\nstopped\n"),
+    ("git: commits, packs, a daemon that is cloned from and pushed to, bisection", GIT,
+     "43b4e3bddfc1059a915333609c7d8b165e170c85\n4\ncount: 0\nin-pack: 64\n 1 file changed, 1 insertion(+)\n"
+     "topic\n0\nbad: c3\n"),
+    ("tmux and vim: two shells on terminals of its own, control-C, a new size", TMUX,
+     "/dev/pts/0\n25 90\ntmux-256color\nhello\nhello\nhello\nhello\nhello\nhello\n0 120x20 bash\n"
+     "1 120x20 bash\nno server running on /tmp/tmux-0/default\n"),
 ]
 
 
