@@ -60,22 +60,19 @@ extension BareHost {
 
   public func surrender(_ count: Int) -> Int {
     guard let balloon else { return 0 }
-    var done = 0
-    while done < count {
-      let most = min(count - done, VirtioBalloon.most)
-      let part = balloon.handOver { exchange(EXOKERNEL_SURRENDER, $0, most) }
-      if part == 0 { break }
-      done += part
-    }
-    return done
+    return inParts(count) { most in balloon.handOver { exchange(EXOKERNEL_SURRENDER, $0, most) } }
   }
 
   public func takeBack(_ count: Int) -> Int {
     guard let balloon else { return 0 }
+    return inParts(count) { most in balloon.takeBack { exchange(EXOKERNEL_TAKE_BACK, $0, most) } }
+  }
+
+  /// As many frames of `count` as `move` moves, the balloon's most at a time.
+  private func inParts(_ count: Int, _ move: (Int) -> Int) -> Int {
     var done = 0
     while done < count {
-      let most = min(count - done, VirtioBalloon.most)
-      let part = balloon.takeBack { exchange(EXOKERNEL_TAKE_BACK, $0, most) }
+      let part = move(min(count - done, VirtioBalloon.most))
       if part == 0 { break }
       done += part
     }

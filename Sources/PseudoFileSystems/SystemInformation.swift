@@ -98,17 +98,22 @@ enum SystemInformation {
   private static func memory() throws(Errno) -> [UInt8] {
     let total = UInt64(MemoryLimit.total) << 12
     let free = UInt64(MemoryLimit.unused) << 12
+    let cache = Volume.cache
+    let cached = min(UInt64(cache.pages) << 12, total - free)
     var text = Text()
     func add(_ name: StaticString, _ bytes: UInt64) { text.addKibibytes(name, bytes, width: 24) }
     add("MemTotal:", total)
     add("MemFree:", free)
-    add("MemAvailable:", free)
+    add("MemAvailable:", min(total, free + UInt64(cache.clean) << 12))
+    add("Buffers:", 0)
+    add("Cached:", cached)
     for name in [
-      "Buffers:", "Cached:", "SwapCached:", "Active:", "Inactive:", "Active(anon):", "Inactive(anon):",
-      "Active(file):", "Inactive(file):", "Unevictable:", "Mlocked:", "SwapTotal:", "SwapFree:", "Dirty:",
-      "Writeback:",
+      "SwapCached:", "Active:", "Inactive:", "Active(anon):", "Inactive(anon):",
+      "Active(file):", "Inactive(file):", "Unevictable:", "Mlocked:", "SwapTotal:", "SwapFree:",
     ] as [StaticString] { add(name, 0) }
-    add("AnonPages:", total - free)
+    add("Dirty:", Volume.dirtyBytes)
+    add("Writeback:", 0)
+    add("AnonPages:", total - free - cached)
     for name in [
       "Mapped:", "Shmem:", "KReclaimable:", "Slab:", "SReclaimable:", "SUnreclaim:", "KernelStack:",
       "PageTables:", "NFS_Unstable:", "Bounce:", "WritebackTmp:",

@@ -42,15 +42,12 @@ public final class DatagramSocket: InternetSocket {
       if target?.port == 0 { throw .invalid }
     }
     let special = try datagramOptions(control)
-    let total = SliceCursor.total(slices)
-    let region: UnsafeMutableRawBufferPointer
-    do throws(NetworkError) { region = try socket.sendRegion(total) } catch { throw error.number }
-    try gather(slices, into: region)
-    do throws(NetworkError) { try socket.commitSend(total, to: target, with: special, now: now) } catch {
-      throw error.number
+    return try transmit(slices) { (count) throws(NetworkError) in
+      try socket.sendRegion(count)
+    } commit: {
+      (count) throws(NetworkError) in
+      try socket.commitSend(count, to: target, with: special, now: now)
     }
-    Network.settle()
-    return total
   }
 
   public override func receive(_ slices: [UserSlice], flags: MessageFlags) throws(Errno) -> SocketMessage {

@@ -36,6 +36,20 @@ extension SocketMessage {
   }
 }
 
+/// Sends a program's buffers as one message, gathered in the region that the socket gives for as many bytes. Its errors.
+func transmit(
+  _ slices: [UserSlice], into region: (Int) throws(NetworkError) -> UnsafeMutableRawBufferPointer,
+  commit: (Int) throws(NetworkError) -> Void
+) throws(Errno) -> Int {
+  let total = SliceCursor.total(slices)
+  let place: UnsafeMutableRawBufferPointer
+  do throws(NetworkError) { place = try region(total) } catch { throw error.number }
+  try gather(slices, into: place)
+  do throws(NetworkError) { try commit(total) } catch { throw error.number }
+  Network.settle()
+  return total
+}
+
 /// Copies a program's buffers into `region`, which is as long as they are together.
 func gather(_ slices: [UserSlice], into region: UnsafeMutableRawBufferPointer) throws(Errno) {
   var filled = 0

@@ -51,15 +51,12 @@ final class RawInternetSocket: InternetSocket {
     var target: Endpoint?
     if let destination, !destination.isEmpty { target = try peer(destination) }
     let special = try datagramOptions(control)
-    let total = SliceCursor.total(slices)
-    let region: UnsafeMutableRawBufferPointer
-    do throws(NetworkError) { region = try socket.sendRegion(total) } catch { throw error.number }
-    try gather(slices, into: region)
-    do throws(NetworkError) { try socket.commitSend(total, to: target, with: special, now: now) } catch {
-      throw error.number
+    return try transmit(slices) { (count) throws(NetworkError) in
+      try socket.sendRegion(count)
+    } commit: {
+      (count) throws(NetworkError) in
+      try socket.commitSend(count, to: target, with: special, now: now)
     }
-    Network.settle()
-    return total
   }
 
   override func receive(_ slices: [UserSlice], flags: MessageFlags) throws(Errno) -> SocketMessage {

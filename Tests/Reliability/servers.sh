@@ -42,8 +42,10 @@ while :; do
   turn=$((turn + 1))
   set -- /proc/[0-9]*/fd/*; descriptors=$#
   set -- /proc/[0-9]*; processes=$#
-  while read -r name value unit; do [ "$name" = MemAvailable: ] && available=$value; done < /proc/meminfo
-  echo "inside $processes $descriptors $available"
+  while read -r name value unit; do
+    case $name in MemAvailable:) available=$value;; Cached:) cached=$value;; esac
+  done < /proc/meminfo
+  echo "inside $processes $descriptors $available $cached"
   [ $((turn % 8)) = 0 ] && kill -HUP $nginx
   [ $((turn % 8)) = 2 ] && { mv access.log access.old; kill -USR1 $nginx; }
   [ $((turn % 8)) = 4 ] && redis-cli bgrewriteaof >/dev/null

@@ -254,16 +254,7 @@ def dialogue(place, work, address, slowness):
     """What a login on a terminal shows, and the status of the client."""
     terminal = terminals.Terminal(login(place, work, "-tt", "root@" + address))
     try:
-        terminal.expect("# ")
-        terminal.send("PS1='RE''ADY> '\n")
-        terminal.expect("READY> ")
-        seen = ""
-        for keys, then in LOGIN:
-            terminal.send(keys)
-            if then is True:
-                seen += terminal.expect("READY> ")
-            else:
-                time.sleep(then * slowness)
+        seen = terminals.typed(terminal, LOGIN, slowness)
         terminal.resize(44, 133)
         time.sleep(slowness)
         terminal.send("stty size\n")

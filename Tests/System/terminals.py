@@ -90,20 +90,26 @@ DIALOGUE = [
 ]
 
 
+def typed(terminal, dialogue, slowness):
+    """What a shell on the terminal shows while the keys of a dialogue are typed."""
+    terminal.expect("# ")
+    terminal.send("PS1='RE''ADY> '\n")
+    terminal.expect("READY> ")
+    seen = ""
+    for keys, then in dialogue:
+        terminal.send(keys)
+        if then is True:
+            seen += terminal.expect("READY> ")
+        else:
+            time.sleep(then * slowness)
+    return seen
+
+
 def transcript(command, slowness=1):
     """The dialogue's text, with numbers of processes left out."""
     terminal = Terminal(command)
     try:
-        terminal.expect("# ")
-        terminal.send("PS1='RE''ADY> '\n")
-        terminal.expect("READY> ")
-        seen = ""
-        for keys, then in DIALOGUE:
-            terminal.send(keys)
-            if then is True:
-                seen += terminal.expect("READY> ")
-            else:
-                time.sleep(then * slowness)
+        seen = typed(terminal, DIALOGUE, slowness)
         status = terminal.end()
         return re.sub(r"\[(\d)\] \d+", r"[\1] N", seen), status, terminal.is_restored()
     finally:

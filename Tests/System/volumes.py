@@ -154,6 +154,18 @@ def persistence(host):
     host.clean("and it is clean after that", volume)
 
 
+def cached(host):
+    """Pages of a volume's files can be given up: they count as available, as on Linux."""
+    volume = host.file("cached.ext4")
+    done = host.shell("64m@" + volume, "cat /proc/meminfo; dd if=/dev/zero of=/data/big bs=1M count=20 2>/dev/null; sync; "
+                      "cat /proc/meminfo")
+    values = [[int(line.split()[1]) for line in done[1].decode().splitlines() if line.startswith(name)]
+              for name in ("MemAvailable:", "Cached:", "MemFree:")]
+    good = all(len(pair) == 2 for pair in values) and values[1][1] - values[1][0] >= 20 << 10
+    host.check("cached pages are told and count as available",
+               good and values[0][0] - values[0][1] < 4 << 10 < values[2][0] - values[2][1], str(values))
+
+
 def several(host):
     """Disks keep the order of their options, and a run keeps others off its files."""
     names = [host.file(f"several-{i}.ext4") for i in range(3)]
@@ -334,7 +346,7 @@ def tests(suite, work):
     image_of(suite, work)
     for name in HOSTS:
         host = Host(suite, work, name)
-        for function in (calls, persistence, several, directories, crashes, databases, full_device):
+        for function in (calls, persistence, cached, several, directories, crashes, databases, full_device):
             # The other machine type differs in how a disk is attached, no more.
             if name != "bare, q35" or function in (calls, several):
                 function(host)

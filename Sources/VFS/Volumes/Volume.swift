@@ -166,6 +166,22 @@ public final class Volume {
   nonisolated(unsafe) static var cachedPages = 0
   nonisolated(unsafe) private static var isReclaiming = false
 
+  /// Pages of files in memory that a device holds or will hold: in all, and those that can be given up at once.
+  public static var cache: (pages: Int, clean: Int) {
+    var result = (pages: 0, clean: 0)
+    for volume in mounted where !volume.isVolatile {
+      for inode in volume.inodes.values {
+        guard let file = inode as? VolumeFile else { continue }
+        result.pages += file.pages.count
+        if file.mappings == 0, !file.isShared { result.clean += file.pages.count - file.dirty.count }
+      }
+    }
+    return result
+  }
+
+  /// Bytes that wait to be written to a device.
+  public static var dirtyBytes: UInt64 { UInt64(max(0, dirtyPages)) << 12 }
+
   func countDirty(_ pages: Int) { if !isVolatile { Volume.dirtyPages += pages } }
 
   /// Before something is added to a volatile file system: room for the metadata, which stays in memory too, and for the

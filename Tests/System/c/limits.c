@@ -46,7 +46,8 @@ int main(void) {
   CK(wait4(plain, &status, 0, &used) == plain);
   CK(WIFSIGNALED(status) && WTERMSIG(status) == SIGXCPU);
   CK(shared[2] == SIGXCPU);
-  CK(seconds(&used) > 1.9 && seconds(&used) < 3);  // its child's too
+  // Its child's too. Linux counts by ticks where others have the processor as well.
+  CK(seconds(&used) > 1.5 && seconds(&used) < 4);
   // With a handler it hears of the soft limit, which moves on by a second, and is killed at the hard one, for all threads'.
   pid_t handler = fork();
   if (!handler) {
@@ -59,7 +60,7 @@ int main(void) {
   CK(wait4(handler, &status, 0, &used) == handler);
   CK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
   CK(shared[0] == 1 && shared[1] == 2);
-  CK(seconds(&used) > 1.9 && seconds(&used) < 3);
+  CK(seconds(&used) > 1.5 && seconds(&used) < 4);
   // Sleeping takes none of it, and a limit that is lifted does nothing.
   pid_t sleeper = fork();
   if (!sleeper) {
