@@ -44,15 +44,10 @@ final class MMIOTransport: VirtioTransport {
   ) {
     bare_store(base + 0x30, index)
     bare_store(base + 0x38, UInt32(size))
-    store64(0x80, descriptors)
-    store64(0x90, available)
-    store64(0xa0, used)
+    store64(base + 0x80, descriptors)
+    store64(base + 0x90, available)
+    store64(base + 0xa0, used)
     bare_store(base + 0x44, 1)
-  }
-
-  private func store64(_ offset: UInt64, _ value: UInt64) {
-    bare_store(base + offset, UInt32(truncatingIfNeeded: value))
-    bare_store(base + offset + 4, UInt32(truncatingIfNeeded: value >> 32))
   }
 
   override func notify(_ index: UInt32) { bare_store(base + 0x50, index) }
@@ -116,15 +111,10 @@ final class PCITransport: VirtioTransport {
     bare_store16(common + 0x16, UInt16(index))
     bare_store16(common + 0x18, UInt16(size))
     bare_store16(common + 0x1a, 0)  // MSI-X vector
-    store64(0x20, descriptors)
-    store64(0x28, available)
-    store64(0x30, used)
+    store64(common + 0x20, descriptors)
+    store64(common + 0x28, available)
+    store64(common + 0x30, used)
     bare_store16(common + 0x1c, 1)
-  }
-
-  private func store64(_ offset: UInt64, _ value: UInt64) {
-    bare_store(common + offset, UInt32(truncatingIfNeeded: value))
-    bare_store(common + offset + 4, UInt32(truncatingIfNeeded: value >> 32))
   }
 
   override func notify(_ index: UInt32) {
@@ -167,4 +157,10 @@ struct DeviceList {
     forEach(type) { if found == nil { found = $0 } }
     return found
   }
+}
+
+/// A register of 64 bits, as two of 32: virtio 1.2, 4.1.3.1 and 4.2.2.
+private func store64(_ address: UInt64, _ value: UInt64) {
+  bare_store(address, UInt32(truncatingIfNeeded: value))
+  bare_store(address + 4, UInt32(truncatingIfNeeded: value >> 32))
 }

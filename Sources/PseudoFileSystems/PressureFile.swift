@@ -88,10 +88,7 @@ final class OpenPressureFile: OpenFile {
   override func read(_ slice: UserSlice, at offset: Int64) throws(Errno) -> Int {
     guard offset >= 0 else { throw .invalid }
     if offset == 0 { text = file.content() }
-    guard offset < Int64(text.count) else { return 0 }
-    let part = Array(text[Int(offset)..<min(text.count, Int(offset) + slice.count)])
-    try slice.store(part)
-    return part.count
+    return try slice.store(text, from: offset)
   }
 
   override func seek(_ offset: Int64, whence: Int32) throws(Errno) -> Int64 { try move(offset, whence) }

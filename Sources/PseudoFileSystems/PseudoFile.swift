@@ -198,6 +198,17 @@ final class TextFile: Inode {
   override func setTimes(accessed: UInt64?, modified: UInt64?) throws(Errno) { throw .notPermitted }
 }
 
+extension UserSlice {
+  /// Copies as much of a file's text from `offset` on as fits; how many bytes, 0 past its end.
+  func store(_ text: [UInt8], from offset: Int64) throws(Errno) -> Int {
+    guard offset < Int64(text.count) else { return 0 }
+    let start = Int(offset)
+    let length = min(count, text.count - start)
+    try store(start == 0 && length == text.count ? text : Array(text[start..<start + length]))
+    return length
+  }
+}
+
 /// A `TextFile` in use.
 final class OpenTextFile: OpenFile {
   private static let largestWrite = 4096
@@ -218,11 +229,7 @@ final class OpenTextFile: OpenFile {
     let current: [UInt8]
     if offset > 0, let text { current = text } else { current = try file.content() }
     text = current
-    guard offset < Int64(current.count) else { return 0 }
-    let start = Int(offset)
-    let count = min(slice.count, current.count - start)
-    try slice.store(start == 0 && count == current.count ? current : Array(current[start..<start + count]))
-    return count
+    return try slice.store(current, from: offset)
   }
 
   override func write(_ slice: UserSlice) throws(Errno) -> Int {
