@@ -162,6 +162,7 @@ public final class BareHost: HostInterface {
 
   public func pollDevices(console: Bool, network: Bool, deadline: UInt64) -> DeviceEvents {
     let seen = machine_load(bare_device_word())
+    if machine_exchange(&BareHost.pollerIsCalled, 0) != 0 { return [] }
     acknowledge()
     let ready = pending(console: console, network: network)
     guard ready.isEmpty, deadline > monotonicNanoseconds else { return ready }
@@ -182,7 +183,11 @@ public final class BareHost: HostInterface {
     return events
   }
 
+  /// Set by who calls the poller: it may have given up the kernel lock and not yet begun to wait.
+  nonisolated(unsafe) private static var pollerIsCalled: UInt32 = 0
+
   public func wakePoller() {
+    machine_store(&BareHost.pollerIsCalled, 1)
     _ = machine_add(bare_device_word(), 1)
     _ = ExokernelCall.raw(EXOKERNEL_UNPARK, Int(bitPattern: bare_device_word()), Int.max)
   }

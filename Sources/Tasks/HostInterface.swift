@@ -84,7 +84,8 @@ public protocol HostInterface: AnyObject {
   var peakResidentBytes: UInt64 { get }
 
   // Devices.
-  /// Waits for the network or the console, or for `wakePoller`, until `deadline`.
+  /// Waits for the network or the console, or for `wakePoller`, until `deadline`. A `wakePoller` that came since the
+  /// last wait counts: the caller has given up the kernel lock before this.
   func pollDevices(console: Bool, network: Bool, deadline: UInt64) -> DeviceEvents
   func wakePoller()
   func readConsole(_ bytes: UnsafeMutableRawBufferPointer) throws(Errno) -> Int

@@ -45,6 +45,7 @@ def run_all(work, tools):
     memory(work, tools)
     wild_calls(work, tools)
     scheduling(work, tools)
+    answers(work, tools)
     plain_boot(work, tools)
     named_devices(work, tools)
     panics(work, tools)
@@ -136,6 +137,27 @@ def scheduling(work, tools):
         "bare: policies and nice values reach the scheduler",
         lines == ["alike share", "batch shares", "nice 10 gets less", "SCHED_IDLE gets what is left",
                   "SCHED_FIFO goes before", "SCHED_RR goes before"], str(ours))
+
+
+def answers(work, tools):
+    """With every processor of this machine busy, what runs in the guest is interrupted anywhere."""
+    with open(os.path.join(tools.here, "c", "answers.c")) as file:
+        program = tools.compile_c(work, "answers", file.read(), "-static")
+    busy = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(os.cpu_count() or 1)]
+    input_end, silent_end = os.pipe()
+    try:
+        done = subprocess.run(
+            [tools.swiftlet, "run", "--host=bare", "--cpus=2", "-i", program, "30000"], stdin=input_end,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
+        tools.check("bare: no answer is missed between the lock and the wait", done.returncode == 0, str(done))
+    except subprocess.TimeoutExpired as late:
+        tools.check("bare: no answer is missed between the lock and the wait", False, str(late))
+    finally:
+        for descriptor in (input_end, silent_end):
+            os.close(descriptor)
+        for process in busy:
+            process.kill()
+            process.wait()
 
 
 def plain_boot(work, tools):
