@@ -9,6 +9,7 @@ import struct
 import subprocess
 import termios
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SWIFTLET = os.path.join(os.path.dirname(os.path.dirname(HERE)), "bin", "swiftlet")
@@ -29,11 +30,7 @@ class Terminal:
         self.settings = termios.tcgetattr(self.slave)
         self.text = b""
         self.process = subprocess.Popen(
-            command, stdin=self.slave, stdout=self.slave, stderr=self.slave, env=ENVIRONMENT, preexec_fn=self.control)
-
-    def control(self):
-        os.setsid()
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            ["setsid", "--ctty", *command], stdin=self.slave, stdout=self.slave, stderr=self.slave, env=ENVIRONMENT)
 
     def resize(self, rows, columns):
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
@@ -140,10 +137,15 @@ def difference(ours, native):
 
 
 def dialogue(suite, image):
-    native = transcript(["bash", "--norc", "--noediting"])
-    for host, (options, slowness) in HOSTS.items():
-        ours = transcript(
-            [SWIFTLET, "run", *options, "-it", "-e", "TERM=dumb", image, "--norc", "--noediting"], slowness)
+    shell = ["--norc", "--noediting"]
+    with ThreadPoolExecutor() as pool:
+        native = pool.submit(transcript, ["bash", *shell])
+        theirs = {host: pool.submit(
+            transcript, [SWIFTLET, "run", *options, "-it", "-e", "TERM=dumb", image, *shell], slowness)
+            for host, (options, slowness) in HOSTS.items()}
+    native = native.result()
+    for host in HOSTS:
+        ours = theirs[host].result()
         suite.check(f"terminals, {host}: a dialogue with bash as on Linux", ours[0] == native[0],
                     difference(ours[0].encode(), native[0].encode()))
         suite.check(f"terminals, {host}: the shell's status is the command's", ours[1] == 5 == native[1], str(ours[1]))
@@ -298,11 +300,12 @@ def frozen(suite, image):
 
 
 def tests(suite, work):
-    conformance(suite, work)
     image = image_of(suite, work)
-    dialogue(suite, image)
-    for host in HOSTS:
-        for function in (programs, ends, without):
-            function(suite, image, host)
+    # They mostly wait for what is typed and for what is to start meanwhile.
+    jobs = [(conformance, suite, work), (dialogue, suite, image)]
+    jobs += [(function, suite, image, host) for host in HOSTS for function in (programs, ends, without)]
     if "bare" in HOSTS:
-        frozen(suite, image)
+        jobs.append((frozen, suite, image))
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for future in [pool.submit(*job) for job in jobs]:
+            future.result()
