@@ -2,8 +2,23 @@
 // swift-format-ignore-file: NeverForceUnwrap
 import CLinuxHost
 
-/// Finds a function in a shared object that Linux mapped: its vDSO (vdso(7)).
+/// A shared object that Linux mapped: its vDSO (vdso(7)).
 enum SharedObject {
+  /// Where it lies; `base` is as below.
+  static func extent(at base: UInt) -> Range<UInt> {
+    guard let header = UnsafeRawPointer(bitPattern: base) else { return 0..<0 }
+    let count = Int(header.load(fromByteOffset: 56, as: UInt16.self))
+    let programHeaders = header + header.load(fromByteOffset: 32, as: Int.self)
+    var size: UInt = 0
+    for i in 0..<count {
+      let entry = programHeaders + i * 56
+      guard entry.load(as: UInt32.self) == 1 else { continue }
+      size = max(
+        size, entry.load(fromByteOffset: 8, as: UInt.self) + entry.load(fromByteOffset: 40, as: UInt.self))
+    }
+    return base..<base + (size + 4095) & ~4095
+  }
+
   /// The address of `name`, 0 if there is none. `base` is Linux's AT_SYSINFO_EHDR, and so trusted.
   static func symbol(_ name: StaticString, at base: UInt) -> UInt64 {
     guard let header = UnsafeRawPointer(bitPattern: base) else { return 0 }

@@ -1,32 +1,25 @@
 public import ABI
 public import Tasks
 
-/// An interval timer of a process (setitimer(2)). All three kinds run on the monotonic clock: the libOS does not
-/// account CPU time, so ITIMER_VIRTUAL and ITIMER_PROF count real time, which is exact for a busy thread only.
-public final class IntervalTimer: Timer {
+/// An interval timer of a process (setitimer(2)).
+public final class IntervalTimer: ClockTimer {
   unowned(unsafe) let process: Process
   let signal: Int32
-  /// Nanoseconds between expirations, 0 for a single one.
-  var interval: UInt64 = 0
 
-  init(process: Process, signal: Int32) {
+  init(process: Process, clock: TimerClock, signal: Int32) {
     self.process = process
     self.signal = signal
-    super.init()
+    super.init(clock: clock)
   }
 
-  public override func fire(now: UInt64) {
-    if interval > 0 {
-      // Missed expirations collapse into one signal.
-      let missed = (now &- deadline) / interval
-      arm(deadline &+ (missed &+ 1) &* interval)
-    }
+  /// Missed expirations collapse into one signal.
+  override func expire(missed: UInt64) {
     process.notify(SignalInformation(signal, code: SignalInformation.kernel))
   }
 }
 
 /// A POSIX timer (timer_create(2)).
-public final class PosixTimer: Timer {
+public final class PosixTimer: ClockTimer {
   public let identifier: Int32
   unowned(unsafe) let process: Process
   /// SIGEV_THREAD_ID's thread; 0 for the process.
@@ -34,29 +27,21 @@ public final class PosixTimer: Timer {
   /// 0 for SIGEV_NONE.
   let signal: Int32
   let value: UInt64
-  let isRealtime: Bool
-  var interval: UInt64 = 0
   var overrun: Int32 = 0
   /// Overruns of the last delivered signal (timer_getoverrun(2)).
   var reportedOverrun: Int32 = 0
 
-  init(identifier: Int32, process: Process, tid: Int32, signal: Int32, value: UInt64, isRealtime: Bool) {
+  init(identifier: Int32, process: Process, clock: TimerClock, tid: Int32, signal: Int32, value: UInt64) {
     self.identifier = identifier
     self.process = process
     self.tid = tid
     self.signal = signal
     self.value = value
-    self.isRealtime = isRealtime
-    super.init()
+    super.init(clock: clock)
   }
 
-  public override func fire(now: UInt64) {
-    var extra: UInt64 = 0
-    if interval > 0 {
-      extra = (now &- deadline) / interval
-      arm(deadline &+ (extra &+ 1) &* interval)
-    }
-    overrun = Int32(clamping: UInt64(overrun) &+ extra)
+  override func expire(missed: UInt64) {
+    overrun = Int32(clamping: UInt64(overrun) &+ missed)
     guard signal != 0 else { return }
     // A signal of this timer that still waits counts the expiration as an overrun instead of queueing again.
     if isQueued {
@@ -99,56 +84,52 @@ extension Process {
   /// getitimer(2): `which` is ITIMER_REAL 0, VIRTUAL 1, PROF 2. EINVAL for others.
   public func intervalTimer(_ which: Int32) throws(Errno) -> TimerSetting {
     let timer = try intervalTimerSlot(which, create: false)
-    guard let timer, timer.isArmed else { return TimerSetting(value: 0, interval: timer?.interval ?? 0) }
-    return TimerSetting(value: remaining(timer), interval: timer.interval)
+    return TimerSetting(value: timer?.remaining ?? 0, interval: timer?.interval ?? 0)
   }
 
   /// setitimer(2), alarm(2): the old setting. Nanoseconds.
   public func setIntervalTimer(_ which: Int32, _ setting: TimerSetting) throws(Errno) -> TimerSetting {
     let old = try intervalTimer(which)
     guard let timer = try intervalTimerSlot(which, create: true) else { throw .invalid }
-    timer.disarm()
     timer.interval = setting.interval
-    if setting.value > 0 { timer.arm(deadline(after: setting.value)) }
+    timer.set(setting.value > 0 ? expiration(on: timer.clock, after: setting.value) : nil)
     return old
   }
 
   private func intervalTimerSlot(_ which: Int32, create: Bool) throws(Errno) -> IntervalTimer? {
     switch which {
     case 0:
-      if create, realTimer == nil { realTimer = IntervalTimer(process: self, signal: Signal.alarm) }
+      if create, realTimer == nil {
+        realTimer = IntervalTimer(process: self, clock: .monotonic, signal: Signal.alarm)
+      }
       return realTimer
     case 1:
       if create, virtualTimer == nil {
-        virtualTimer = IntervalTimer(process: self, signal: Signal.virtualAlarm)
+        virtualTimer = IntervalTimer(
+          process: self, clock: .process(pid, userOnly: true), signal: Signal.virtualAlarm)
       }
       return virtualTimer
     case 2:
       if create, profilingTimer == nil {
-        profilingTimer = IntervalTimer(process: self, signal: Signal.profiling)
+        profilingTimer = IntervalTimer(
+          process: self, clock: .process(pid, userOnly: false), signal: Signal.profiling)
       }
       return profilingTimer
     default: throw .invalid
     }
   }
 
-  private func remaining(_ timer: Timer) -> UInt64 {
-    let now = host.monotonicNanoseconds
-    // Never 0 for a timer that is armed.
-    return timer.deadline > now ? timer.deadline - now : 1
-  }
-
-  private func deadline(after nanoseconds: UInt64) -> UInt64 {
-    let (sum, overflow) = host.monotonicNanoseconds.addingReportingOverflow(nanoseconds)
+  private func expiration(on clock: TimerClock, after nanoseconds: UInt64) -> UInt64 {
+    let now = clock.isProcessorTime ? clock.reading ?? 0 : host.monotonicNanoseconds
+    let (sum, overflow) = now.addingReportingOverflow(nanoseconds)
     return overflow ? .max - 1 : sum
   }
 
   /// timer_create(2): the new timer's id. `notification` is SIGEV_SIGNAL 0, NONE 1 or THREAD_ID 4 (THREAD 2 is the C
   /// library's). EINVAL for bad numbers, EAGAIN past 1024 timers. `value` nil: the timer's id.
   public func createTimer(
-    clock: Int32, notification: Int32, signal: Int32, value: UInt64?, tid: Int32
+    clock: TimerClock, notification: Int32, signal: Int32, value: UInt64?, tid: Int32
   ) throws(Errno) -> Int32 {
-    guard [0, 1, 2, 3, 7, 8, 9, 11].contains(clock) else { throw .invalid }
     guard [0, 1, 2, 4].contains(notification) else { throw .invalid }
     if notification != 1, signal < 1 || signal > Signal.last { throw .invalid }
     if notification == 4, ProcessTable.thread(tid)?.process !== self { throw .invalid }
@@ -157,9 +138,8 @@ extension Process {
     nextTimerIdentifier = identifier == .max ? 0 : identifier + 1
     posixTimers.append(
       PosixTimer(
-        identifier: identifier, process: self, tid: notification == 4 ? tid : 0,
-        signal: notification == 1 ? 0 : signal, value: value ?? UInt64(identifier),
-        isRealtime: clock == 0 || clock == 8 || clock == 11))
+        identifier: identifier, process: self, clock: clock, tid: notification == 4 ? tid : 0,
+        signal: notification == 1 ? 0 : signal, value: value ?? UInt64(identifier)))
     return identifier
   }
 
@@ -171,7 +151,7 @@ extension Process {
   /// timer_gettime(2)
   public func timerSetting(_ identifier: Int32) throws(Errno) -> TimerSetting {
     let timer = try posixTimer(identifier)
-    return TimerSetting(value: timer.isArmed ? remaining(timer) : 0, interval: timer.interval)
+    return TimerSetting(value: timer.remaining, interval: timer.interval)
   }
 
   /// timer_settime(2): the old setting. `isAbsolute` (TIMER_ABSTIME) times are of the timer's clock.
@@ -180,16 +160,14 @@ extension Process {
   ) throws(Errno) -> TimerSetting {
     let timer = try posixTimer(identifier)
     let old = try timerSetting(identifier)
-    timer.disarm()
     timer.interval = setting.interval
     timer.overrun = 0
-    guard setting.value > 0 else { return old }
-    if !isAbsolute {
-      timer.arm(deadline(after: setting.value))
-    } else if timer.isRealtime {
-      timer.arm(Clock.monotonic(fromRealtime: setting.value))
+    if setting.value == 0 {
+      timer.set(nil)
+    } else if !isAbsolute {
+      timer.set(expiration(on: timer.clock, after: setting.value))
     } else {
-      timer.arm(setting.value)
+      timer.set(timer.clock == .realtime ? Clock.monotonic(fromRealtime: setting.value) : setting.value)
     }
     return old
   }
@@ -197,7 +175,7 @@ extension Process {
   /// timer_delete(2)
   public func deleteTimer(_ identifier: Int32) throws(Errno) {
     let timer = try posixTimer(identifier)
-    timer.disarm()
+    timer.set(nil)
     posixTimers.removeAll { $0 === timer }
   }
 
@@ -208,16 +186,15 @@ extension Process {
 
   /// The end.
   func disarmTimers() {
-    realTimer?.disarm()
-    virtualTimer?.disarm()
-    profilingTimer?.disarm()
-    processorLimit?.disarm()
+    for timer in [realTimer, virtualTimer, profilingTimer, processorLimit] as [ClockTimer?] {
+      timer?.set(nil)
+    }
     deletePosixTimers()
   }
 
   /// execve(2) deletes POSIX timers and keeps interval timers.
   public func deletePosixTimers() {
-    for timer in posixTimers { timer.disarm() }
+    for timer in posixTimers { timer.set(nil) }
     posixTimers = []
   }
 }

@@ -29,16 +29,25 @@ extension Process {
   /// The same with its parts. The host tells no call of the libOS from the program: calls are sampled (`systemSampling`),
   /// and as in Linux (cputime_adjust) neither part ever goes back.
   public var currentUsage: ResourceUsage {
-    guard !threads.isEmpty else { return usage }
-    let total = processorNanoseconds
-    if total > usage.total {
-      usage.system = max(usage.system, min(sampledSystemNanoseconds, total - usage.user))
-      usage.user = total - usage.system
-    }
-    if LinuxThread.running.process.addressSpace === addressSpace {
+    if !threads.isEmpty, LinuxThread.running.process.addressSpace === addressSpace {
       usage.peakResident = max(usage.peakResident, host.peakResidentBytes)
     }
+    share()
     return usage
+  }
+
+  /// What its programs have used without their calls, in nanoseconds. Timers ask on threads that are no program's, too.
+  var userNanoseconds: UInt64 {
+    share()
+    return usage.user
+  }
+
+  private func share() {
+    guard !threads.isEmpty else { return }
+    let total = processorNanoseconds
+    guard total > usage.total else { return }
+    usage.system = max(usage.system, min(sampledSystemNanoseconds, total - usage.user))
+    usage.user = total - usage.system
   }
 
   /// One call of so many is measured, and counts for all of them.
@@ -71,14 +80,19 @@ extension LinuxThread {
 
   /// The thread's share of its process's parts.
   public var currentUsage: ResourceUsage {
-    let whole = process.currentUsage
     var own = ResourceUsage()
+    own.peakResident = process.currentUsage.peakResident
+    own.user = userNanoseconds
+    own.system = max(processorNanoseconds, own.user) - own.user
+    return own
+  }
+
+  /// See `Process.userNanoseconds`.
+  var userNanoseconds: UInt64 {
+    let user = process.userNanoseconds
+    let total = process.usage.total
     let used = processorNanoseconds
     // In parts per 1024: nothing overflows before a process has used half a year.
-    own.system = whole.total == 0 ? 0 : used / 1024 &* (whole.system / max(1, whole.total / 1024))
-    own.system = min(own.system, used)
-    own.user = used - own.system
-    own.peakResident = whole.peakResident
-    return own
+    return total == 0 ? used : min(used / 1024 &* (user / max(1, total / 1024)), used)
   }
 }

@@ -170,7 +170,8 @@ extension trap_frame {
   /// Flags that a program may set; without the single-step flag, which would stop inside the libOS.
   static var settableFlags: UInt64 { 0x5_0cd5 }
 
-  /// Takes over the registers of a frame. EINVAL for addresses that are no program's.
+  /// Takes over the registers of a frame; segment registers are the program's only ones and stay. EINVAL for addresses
+  /// that are no program's.
   mutating func load(context bytes: [UInt8]) throws(Errno) {
     func register(_ index: Int) -> UInt64 { bytes.field64(SignalFrameLayout.registers + 8 * index) }
     let newInstruction = register(16)
@@ -196,8 +197,11 @@ extension trap_frame {
     rflags = (rflags & ~trap_frame.settableFlags) | (register(17) & trap_frame.settableFlags)
   }
 
-  /// Segment registers are the program's only ones and are not taken from frames.
+  /// Whether a program may be at the address: its own memory, or the host's vDSO.
   static func isProgramAddress(_ address: UInt64) -> Bool {
-    address < UInt64(UserSlice.limit) && !UserSlice.reserved.contains(UInt(address))
+    let address = UInt(address)
+    // A signal may have come while the program read a clock.
+    return address < UserSlice.limit && !UserSlice.reserved.contains(address)
+      || host.virtualSharedObject.contains(address)
   }
 }

@@ -64,27 +64,8 @@ extension SystemCall {
   }
 
   private func clock(_ identifier: Int32) throws(Errno) -> UInt64 {
-    switch identifier {
-    case 0, 5, 8, 11: return host.realtimeNanoseconds
-    case 1, 4, 6, 7, 9: return host.monotonicNanoseconds
-    case 2: return process.processorNanoseconds
-    case 3: return thread.processorNanoseconds
-    default: return try processorClock(identifier)
-    }
-  }
-
-  /// CPU clocks of processes and threads: the id inverted above three bits that say which (clock_getcpuclockid(3)).
-  private func processorClock(_ identifier: Int32) throws(Errno) -> UInt64 {
-    guard identifier < 0, identifier & 3 != 3 else { throw .invalid }
-    let number = ~(identifier >> 3)
-    if identifier & 4 != 0 {
-      guard number != 0 else { return thread.processorNanoseconds }
-      guard let other = ProcessTable.thread(number), other.process === process else { throw .invalid }
-      return other.processorNanoseconds
-    }
-    guard number != 0 else { return process.processorNanoseconds }
-    guard let other = ProcessTable.process(number) else { throw .invalid }
-    return other.processorNanoseconds
+    guard let reading = try TimerClock(identifier, for: thread).reading else { throw .invalid }
+    return reading
   }
 
   /// adjtimex(2): the clock is the host's; it can be read only.
@@ -105,8 +86,11 @@ extension SystemCall {
     // struct sigevent: value, signal, notification, thread. Without one: SIGALRM with the timer's id.
     var event: (UInt64, Int32, Int32, Int32) = (0, Signal.alarm, 0, 0)
     if b != 0 { event = try UserSlice.load(b, event) }
+    // The coarse clocks and the raw one have no timers.
+    if [4, 5, 6].contains(int(a)) { throw .notSupported }
     let identifier = try process.createTimer(
-      clock: int(a), notification: event.2, signal: event.1, value: b == 0 ? nil : event.0, tid: event.3)
+      clock: try TimerClock(int(a), for: thread), notification: event.2, signal: event.1,
+      value: b == 0 ? nil : event.0, tid: event.3)
     do throws(Errno) { try UserSlice.store(identifier, at: c) } catch {
       try process.deleteTimer(identifier)
       throw error
@@ -152,11 +136,28 @@ extension SystemCall {
 
   private func clock_nanosleep() throws(Errno) -> Int {
     let wanted = try duration(c)
-    _ = try clock(int(a))
-    guard b & 1 != 0 else { return try sleep(until: host.monotonicNanoseconds &+ wanted, remainder: d) }
-    let now = try clock(int(a))
+    let clock = try TimerClock(int(a), for: thread)
+    guard let now = clock.reading else { throw .invalid }
+    let isAbsolute = b & 1 != 0
+    if clock.isProcessorTime { return try sleep(on: clock, until: isAbsolute ? wanted : now &+ wanted) }
+    guard isAbsolute else { return try sleep(until: host.monotonicNanoseconds &+ wanted, remainder: d) }
     let left = wanted > now ? wanted - now : 0
     return try sleep(until: host.monotonicNanoseconds &+ left, remainder: 0)
+  }
+
+  private func sleep(on clock: TimerClock, until computed: UInt64) throws(Errno) -> Int {
+    // Nobody uses processor time while he sleeps.
+    if case .thread = clock { throw .notSupported }
+    let time = thread.takeRestartDeadline(computed)
+    do throws(Errno) { try ClockSleep(clock: clock).sleep(until: time) } catch {
+      if b & 1 == 0, d != 0 {
+        let now = clock.reading ?? time
+        try storeTime(time > now ? time - now : 0, at: d)
+      }
+      thread.keepRestartDeadline(time)
+      throw .restartBlock
+    }
+    return 0
   }
 
   private func sleep(until computed: UInt64, remainder: UInt) throws(Errno) -> Int {

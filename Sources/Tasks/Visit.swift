@@ -2,7 +2,7 @@ public import ABI
 
 /// Work in the memory of a process, done by one of its own threads: only they have it mapped.
 ///
-/// Whoever wants another process's memory hands the work to a thread of it (`Thread.receive`), which does it on its way
+/// Whoever wants another process's memory hands the work to a thread of it (`Thread.accept`), which does it on its way
 /// through the libOS, or when it is woken from its sleep for it and goes on sleeping. Kernel lock held throughout, so
 /// the work must not wait.
 public final class Visit {
@@ -25,10 +25,15 @@ public final class Visit {
 }
 
 extension Thread {
-  /// Has this thread do the work, and waits until it has, or has ended. EINTR.
-  public final func receive(_ visit: Visit) throws(Errno) {
+  /// Has this thread do the work soon, unless it ends before.
+  public final func accept(_ visit: Visit) {
     visits.append(visit)
     if isParked { unpark() } else { attend() }
+  }
+
+  /// Has this thread do the work, and waits until it has, or has ended. EINTR.
+  public final func receive(_ visit: Visit) throws(Errno) {
+    accept(visit)
     do throws(Errno) {
       while !visit.isOver { try visit.queue.sleep() }
     } catch {

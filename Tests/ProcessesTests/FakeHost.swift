@@ -6,6 +6,8 @@ import Tasks
 /// A host in memory, for one test thread: time moves only by parking, and `whenParked` plays the other threads.
 final class FakeHost: HostInterface {
   var now: UInt64 = 1_000
+  /// Processor time of every process and thread.
+  var used: UInt64 = 0
   /// Called at each sleep, kernel lock held by nobody else.
   var whenParked: [() -> Void] = []
 
@@ -27,6 +29,9 @@ final class FakeHost: HostInterface {
   func seal() {}
   func yield() {}
   var monotonicNanoseconds: UInt64 { now }
+  func processorNanoseconds(_ block: UnsafeMutablePointer<thread_block>, wholeProcess: Bool) -> UInt64 {
+    used
+  }
   var realtimeNanoseconds: UInt64 { now + 1_000_000 }
   func fillRandom(_ bytes: UnsafeMutableRawBufferPointer) {}
   func pollDevices(console: Bool, network: Bool, deadline: UInt64) -> DeviceEvents {

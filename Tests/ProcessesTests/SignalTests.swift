@@ -171,7 +171,8 @@ extension ProcessesTests {
     func timers() throws {
       child.setMask(SignalSet(rawValue: .max))
       _ = try child.process.setIntervalTimer(0, TimerSetting(value: 100, interval: 50))
-      let identifier = try child.process.createTimer(clock: 1, notification: 0, signal: 40, value: 7, tid: 0)
+      let identifier = try child.process.createTimer(
+        clock: .monotonic, notification: 0, signal: 40, value: 7, tid: 0)
       _ = try child.process.setTimer(identifier, TimerSetting(value: 100, interval: 10), isAbsolute: false)
       world.machine.now += 155
       Timers.run(now: world.machine.now)
@@ -192,6 +193,33 @@ extension ProcessesTests {
       try child.process.deleteTimer(identifier)
       #expect(code { () throws(Errno) in try child.process.deleteTimer(identifier) } == 22)
       child.exit()
+      #expect(Timers.nextDeadline == .max)
+    }
+
+    @Test("timers on processor time stand while nothing is used, and are looked at more seldom then")
+    func processorTime() throws {
+      child.setMask(SignalSet(rawValue: .max))
+      let millisecond: UInt64 = 1_000_000
+      world.machine.used = 5 * millisecond
+      _ = try child.process.setIntervalTimer(
+        2, TimerSetting(value: 10 * millisecond, interval: 10 * millisecond))
+      var looks = 0
+      let end = world.machine.now + 2000 * millisecond
+      while Timers.nextDeadline < end {
+        world.machine.now = Timers.nextDeadline
+        Timers.run(now: world.machine.now)
+        looks += 1
+      }
+      #expect(!child.pendingAndBlocked.has(Signal.profiling))
+      #expect(looks < 40)
+      #expect(try child.process.intervalTimer(2).value == 10 * millisecond)
+      // Expirations that nobody saw are one signal, and the next is due where it would have been.
+      world.machine.used = 37 * millisecond
+      world.machine.now = Timers.nextDeadline
+      Timers.run(now: world.machine.now)
+      #expect(child.takeSignal(blocked: [])?.signal == Signal.profiling)
+      #expect(try child.process.intervalTimer(2).value == 8 * millisecond)
+      _ = try child.process.setIntervalTimer(2, TimerSetting(value: 0, interval: 0))
       #expect(Timers.nextDeadline == .max)
     }
   }
