@@ -31,8 +31,11 @@ public enum Network {
     interface = device
     let stack = make(device, mac)
     stack.configure(address: address, prefixLength: prefix, gateway: gateway)
+    stack.announce()
     stack.enableIPv6(now: host.monotonicNanoseconds)
     Devices.network = device
+    // On a silent link nothing else would start the timer.
+    settle()
   }
 
   /// Forgets the stack. For tests: no socket of it may be left.

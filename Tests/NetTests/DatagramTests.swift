@@ -125,5 +125,11 @@ import Testing
     }
     #expect(device.sent.count == 1)
     #expect(Array(device.sent[0].1[20..<22]) == [0, 2])
+    stack.announce()
+    let announcement = device.sent[1].1
+    #expect(Array(announcement[0..<6]) == [UInt8](repeating: 255, count: 6))
+    #expect(Array(announcement[20..<22]) == [0, 1])
+    #expect(Array(announcement[22..<32]) == [2, 0, 0, 0, 0, 1, 10, 0, 0, 1])
+    #expect(Array(announcement[38..<42]) == [10, 0, 0, 1])
   }
 }

@@ -197,6 +197,16 @@ def through_passt(suite, work, program):
         server.wait(hosts.seconds(10))
 
 
+def on_a_silent_link(suite, place, work):
+    """Nothing comes from outside that would start anything."""
+    place.inside("sysctl", "-qw", f"net.ipv6.conf.{place.tap}.disable_ipv6=1")
+    image = suite.build(work, "silent", shutil.which("bash"), *[
+        part for tool in ("ip", "sleep") for part in ("--add", shutil.which(tool))])
+    script = "for i in {1..100}; do sleep 0.1; a=$(ip -6 -o addr show dev eth0); [[ $a == *tentative* ]] || break; done; echo $a"
+    done = place.run(place.swiftlet(image, "-c", script))
+    suite.check("IPv6: an address is taken on a silent link", b"inet6 fe80" in done[1] and b"tentative" not in done[1], str(done))
+
+
 def tests(suite, work):
     """`suite` has check, run, build and compile_c."""
     loopback(suite, work)
@@ -210,5 +220,6 @@ def tests(suite, work):
         over_tap(suite, place, work, program)
         transfers(suite, place, work)
         leases(suite, place, work)
+        on_a_silent_link(suite, place, work)
     finally:
         place.close()

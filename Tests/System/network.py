@@ -175,11 +175,14 @@ def same_file(a, b):
 
 def linux_fetches(suite, place, work, site):
     image = suite.nginx_image(work, site)
+    wrong = "02:00:00:00:00:99"
+    place.inside("ip", "neigh", "replace", OURS, "lladdr", wrong, "dev", "tap0", "nud", "stale")
     server = place.start(place.swiftlet("-m", "512M", image), os.path.join(work, "tap-nginx.log"))
+    heard = any(time.sleep(0.1) or wrong not in place.run(["ip", "neigh"])[1].decode() for _ in range(hosts.seconds(100)))
+    suite.check("tap: Linux hears at start who has the address now", heard)
     place.wait_for(80)
     for name in ("index.html", "1M", "big"):
-        out = os.path.join(work, "answer")
-        done = place.run(["curl", "-sf", "-o", out, f"http://{OURS}/{name}"])
+        done = place.run(["curl", "-sf", "-o", out := os.path.join(work, "answer"), f"http://{OURS}/{name}"])
         suite.check(f"tap: Linux's curl fetches {name} byte-exact", done[0] == 0 and same_file(out, f"{site}/{name}"),
                     str(done))
     urls = [f"http://{OURS}/index.html"] * 500

@@ -242,6 +242,7 @@ extension NetworkStack {
         || lease.prefixLength != old?.prefixLength || lease.nameServers != old?.nameServers
     else { return }
     configure(address: lease.address, prefixLength: lease.prefixLength, gateway: lease.gateway)
+    announce()
     ipv6.generation += 1
   }
 }

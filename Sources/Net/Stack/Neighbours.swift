@@ -125,6 +125,12 @@ extension NetworkStack {
     neighbour.drop()
   }
 
+  /// Says who has the address now (RFC 5227, 2.3): who knew another one there would ask that one first for seconds.
+  public func announce() {
+    guard !address.isAny else { return }
+    sendARP(ARPPacket.request, address, .broadcast)
+  }
+
   private func sendARP(_ operation: UInt16, _ target: IPv4Address, _ destination: MACAddress) {
     let packet = frame + HeaderLength.ethernet
     packet.put16(0, 1)
