@@ -23,7 +23,7 @@ public struct BootEnvironment {
   var dataLength: UInt = 0
   var clockFunction: UInt64 = 0
   var hasFSGSBase = false
-  var virtualSharedObject: UInt = 0
+  var virtualSharedObject: Range<UInt> = 0..<0
   var initialStackEnd = 0
 }
 
@@ -72,7 +72,7 @@ extension LinuxHost {
     while place[0] != 0 {
       if place[0] == 33 {
         boot.clockFunction = SharedObject.symbol("__vdso_clock_gettime", at: place[1])
-        boot.virtualSharedObject = place[1]
+        boot.virtualSharedObject = place[1]..<SharedObject.end(at: place[1])
       }
       if place[0] == 31 { boot.initialStackEnd = stackEnd(UnsafePointer<UInt8>(bitPattern: place[1])!) }
       if place[0] == 26 { boot.hasFSGSBase = place[1] & 2 != 0 }

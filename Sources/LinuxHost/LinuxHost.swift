@@ -21,7 +21,7 @@ public final class LinuxHost: HostInterface {
   let clockFunction: UInt64
   let hasFSGSBase: Bool
   /// Linux's own vDSO: it stays mapped in every host process, and its clocks are those of the libOS.
-  public let virtualSharedObject: UInt
+  public let virtualSharedObject: Range<UInt>
   public let processorCount: Int
   /// Host process that waits for the others; they die with it.
   nonisolated(unsafe) static var supervisor = 0
@@ -29,7 +29,7 @@ public final class LinuxHost: HostInterface {
   nonisolated(unsafe) static var exitStatus: Int32 = 0
   nonisolated(unsafe) static var hasExited: UInt32 = 0
 
-  init(arenaDescriptor: Int, clockFunction: UInt64, hasFSGSBase: Bool, virtualSharedObject: UInt) {
+  init(arenaDescriptor: Int, clockFunction: UInt64, hasFSGSBase: Bool, virtualSharedObject: Range<UInt>) {
     processorCount = LinuxHost.countProcessors()
     self.arenaDescriptor = arenaDescriptor
     self.clockFunction = clockFunction

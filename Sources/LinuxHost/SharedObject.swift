@@ -2,8 +2,22 @@
 // swift-format-ignore-file: NeverForceUnwrap
 import CLinuxHost
 
-/// Finds a function in a shared object that Linux mapped: its vDSO (vdso(7)).
+/// A shared object that Linux mapped: its vDSO (vdso(7)).
 enum SharedObject {
+  /// Where its only segment ends. `base` is as below.
+  static func end(at base: UInt) -> UInt {
+    guard let header = UnsafeRawPointer(bitPattern: base) else { return base }
+    let programHeaders = header + header.load(fromByteOffset: 32, as: Int.self)
+    for i in 0..<Int(header.load(fromByteOffset: 56, as: UInt16.self)) {
+      let entry = programHeaders + i * 56
+      if entry.load(as: UInt32.self) == 1 {
+        let end = entry.load(fromByteOffset: 8, as: UInt.self) + entry.load(fromByteOffset: 40, as: UInt.self)
+        return base + (end + 4095) & ~4095
+      }
+    }
+    return base
+  }
+
   /// The address of `name`, 0 if there is none. `base` is Linux's AT_SYSINFO_EHDR, and so trusted.
   static func symbol(_ name: StaticString, at base: UInt) -> UInt64 {
     guard let header = UnsafeRawPointer(bitPattern: base) else { return 0 }

@@ -206,7 +206,7 @@ public struct Execution {
     words += [13, UInt(owner.realGroup), 14, UInt(owner.effectiveGroup), 17, 100, 25, randomAddress]
     let isSecure = owner.realUser != owner.effectiveUser || owner.realGroup != owner.effectiveGroup
     words += [23, isSecure ? 1 : 0]
-    if host.virtualSharedObject != 0 { words += [33, host.virtualSharedObject] }
+    if !host.virtualSharedObject.isEmpty { words += [33, host.virtualSharedObject.lowerBound] }
     words += [31, name, 15, platform, 51, 4096 + UInt(machine_vector_state_size()), 0, 0]
     space.auxiliaryVector = Array(words[vectorStart...])
     return try stack.finish(words)

@@ -196,8 +196,10 @@ extension trap_frame {
     rflags = (rflags & ~trap_frame.settableFlags) | (register(17) & trap_frame.settableFlags)
   }
 
-  /// Segment registers are the program's only ones and are not taken from frames.
+  /// Where a program's instructions may lie: in its memory, or in the vDSO, where signals find programs that read a
+  /// clock.
   static func isProgramAddress(_ address: UInt64) -> Bool {
     address < UInt64(UserSlice.limit) && !UserSlice.reserved.contains(UInt(address))
+      || host.virtualSharedObject.contains(UInt(address))
   }
 }

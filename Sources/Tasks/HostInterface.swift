@@ -72,8 +72,8 @@ public protocol HostInterface: AnyObject {
   /// Processors that threads run on; the same as long as the host lives.
   var processorCount: Int { get }
 
-  /// Address of a vDSO (vdso(7)) that programs may call instead of the clocks above; 0 for none.
-  var virtualSharedObject: UInt { get }
+  /// Where a vDSO (vdso(7)) lies that programs may call instead of the clocks above; empty for none.
+  var virtualSharedObject: Range<UInt> { get }
   /// Nanoseconds of processor time that the thread of `block` has used or, with `wholeProcess`, all threads of its
   /// address space, ended ones too. A thread of another address space is known only as a whole. 0: not known.
   func processorNanoseconds(
@@ -120,7 +120,7 @@ public protocol HostInterface: AnyObject {
 
 extension HostInterface {
   public func adopted() {}
-  public var virtualSharedObject: UInt { 0 }
+  public var virtualSharedObject: Range<UInt> { 0..<0 }
   public func surrender(_ count: Int) -> Int { 0 }
   public func takeBack(_ count: Int) -> Int { 0 }
   public var completesFrames: Bool { true }
