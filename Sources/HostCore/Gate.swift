@@ -8,7 +8,8 @@ import CMachine
 /// A trapped thread: its frame has every register.
 @c(gate_trapped)
 public func gateTrapped(_ frame: UnsafeMutablePointer<trap_frame>) {
-  guard frame.pointee.kind == UInt64(TRAP_KICK), Gate.isCalling(frame), let block = machine_current_block() else {
+  guard frame.pointee.kind == UInt64(TRAP_KICK), Gate.isCalling(frame), let block = machine_current_block()
+  else {
     libos_trap(frame)
     return
   }
