@@ -97,6 +97,8 @@
 gate_answers:
 1: mov %gs:BLOCK_PROCESS_NUMBER, %eax
   jmp *%rcx
+.globl gate_answers_thread
+gate_answers_thread:
 2: mov %gs:BLOCK_THREAD_NUMBER, %eax
   jmp *%rcx
 .balign 64
@@ -236,7 +238,7 @@ trap_entry:
   mov %gs:BLOCK_FRAME, %rsp
   mov %rsp, %rdi
   xor %ebp, %ebp
-  call libos_trap
+  call gate_trapped
   jmp gate_exit
 
 .section .data

@@ -35,9 +35,11 @@ enum MountFiles {
 
   static func mountInformation(_ subject: ProcessSubject) throws(Errno) -> [UInt8] {
     var text = Text()
-    for (index, mount) in MountTable.mounts.enumerated() {
-      text.add(20 + index)
-      text.add(index == 0 ? " 1 " : " 20 ")
+    for mount in MountTable.mounts {
+      text.add(mount.identifier)
+      text.add(" ")
+      text.add(MountTable.parent(of: mount)?.identifier ?? 1)
+      text.add(" ")
       text.add(mount.device >> 8)
       text.add(":")
       text.add(mount.device & 0xff)
@@ -65,7 +67,7 @@ enum MountFiles {
     text.addOctal(file.flags | (closes ? 0o2000000 : 0) | (file.flags & 0o10000000 == 0 ? 0o100000 : 0))
     let mount = file.path.flatMap { MountTable.mount(of: $0) }
     text.add("\nmnt_id:\t")
-    text.add(20 + (MountTable.mounts.firstIndex { $0 === mount } ?? 0))
+    text.add(mount?.identifier ?? 0)
     text.add("\nino:\t")
     text.add(file.inode.status.inode)
     text.endLine()

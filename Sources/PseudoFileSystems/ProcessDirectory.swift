@@ -21,6 +21,12 @@ final class ProcessDirectory: PseudoDirectory {
     throw .noSuchFile
   }
 
+  override func processNumber() throws(Errno) -> Int32 {
+    guard subject.task == nil else { throw .badFileDescriptor }
+    try subject.check()
+    return subject.process.pid
+  }
+
   override func entries(after cookie: Int64) throws(Errno) -> [Entry] {
     try subject.check(.noSuchFile)
     var list: [Entry] = []

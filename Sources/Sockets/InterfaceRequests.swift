@@ -28,9 +28,11 @@ enum InterfaceRequest {
     switch request {
     case 0x8912: try list(argument)
     case 0x8910: try tellName(argument)
-    case 0x8913, 0x8915, 0x8919, 0x891b, 0x8921, 0x8927, 0x8933: try tell(request, argument)
+    case 0x8913, 0x8915, 0x8917, 0x8919, 0x891b, 0x891d, 0x8921, 0x8927, 0x8933, 0x8942, 0x8970:
+      try tell(request, argument)
     // SIOCSIF… and SIOCADDRT…: the interfaces are as the host set them up.
-    case 0x8914, 0x8916, 0x891a, 0x891c, 0x8922, 0x8924, 0x890b, 0x890c: throw .notPermitted
+    case 0x8914, 0x8916, 0x8918, 0x891a, 0x891c, 0x8922, 0x8924, 0x890b, 0x890c, 0x8943, 0x8971:
+      throw .notPermitted
     default: throw .notTerminal
     }
   }
@@ -92,16 +94,19 @@ enum InterfaceRequest {
     guard isLink || name == loopbackName else { throw .operationNotOnDevice }
     let prefix = isLink ? min(max(Network.prefixLength, 0), 32) : 8
     let mask = prefix == 0 ? 0 : UInt32.max << UInt32(32 - prefix)
-    if isLink, Network.stack.address.isAny, request == 0x8915 || request == 0x8919 || request == 0x891b {
-      throw .addressNotAvailable
-    }
+    let asksForAddress = request == 0x8915 || request == 0x8917 || request == 0x8919 || request == 0x891b
+    if isLink, Network.stack.address.isAny, asksForAddress { throw .addressNotAvailable }
     let answer: [UInt8]
     switch request {
     // IFF_UP | IFF_RUNNING with IFF_LOOPBACK or IFF_BROADCAST | IFF_MULTICAST.
     case 0x8913: answer = isLink ? [0x43, 0x10] : [0x49, 0]
-    case 0x8915: answer = bytes(address: address(link: isLink))
+    // The address of the other end is the own one where there are more than two ends.
+    case 0x8915, 0x8917: answer = bytes(address: address(link: isLink))
     case 0x8919: answer = bytes(address: isLink ? address(link: true) | ~mask : 0)
     case 0x891b: answer = bytes(address: mask)
+    case 0x891d: answer = Socket.bytes(Int32(0))  // SIOCGIFMETRIC: never used
+    case 0x8942: answer = Socket.bytes(Int32(1000))  // SIOCGIFTXQLEN, as Linux has it for both
+    case 0x8970: answer = [UInt8](repeating: 0, count: 24)  // SIOCGIFMAP: no memory or ports of devices
     case 0x8921: answer = Socket.bytes(isLink ? Int32(Network.interface?.mtu ?? 1500) : 65536)
     case 0x8927:
       let mac = isLink ? Network.stack.macAddress.rawValue : 0

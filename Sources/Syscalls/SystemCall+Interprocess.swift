@@ -67,18 +67,29 @@ extension SystemCall {
   }
 
   private func pidfd_send_signal() throws(Errno) -> Int {
-    guard let file = try file(int(a)) as? ProcessFile else { throw .badFileDescriptor }
+    let file = try file(int(a))
     guard d == 0 else { throw .invalid }
-    guard ProcessTable.process(file.process.pid) === file.process else { throw .noSuchProcess }
+    let number = try processNumber(of: file)
     if c != 0 {
       guard
         let information = SignalInformation(signal: int(b), encoded: try UserSlice(c, 128).bytes())
       else { throw .invalid }
-      try thread.queue(information, process: file.process.pid)
+      // EINVAL: what the information says it is.
+      guard information.signal == Int32(bitPattern: try UserSlice.load(c, UInt32(0))) else { throw .invalid }
+      try thread.queue(information, process: number)
     } else {
-      try thread.kill(file.process.pid, int(b))
+      try thread.kill(number, int(b))
     }
     return 0
+  }
+
+  /// The process that a descriptor of pidfd_open(2) or of a directory /proc/PID means. EBADF, ESRCH.
+  private func processNumber(of file: OpenFile) throws(Errno) -> Int32 {
+    if let file = file as? ProcessFile {
+      guard ProcessTable.process(file.process.pid) === file.process else { throw .noSuchProcess }
+      return file.process.pid
+    }
+    return try file.inode.processNumber()
   }
 
   private func pidfd_getfd() throws(Errno) -> Int {

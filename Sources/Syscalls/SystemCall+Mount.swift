@@ -77,7 +77,7 @@ extension SystemCall {
     try MountTable.unmount(mount)
     MountTable.mount(
       mount.root, on: path.inode, place: path.absolute, type: mount.type, source: mount.source,
-      flags: mount.flags)
+      flags: mount.flags, identifier: mount.identifier)
     return 0
   }
 

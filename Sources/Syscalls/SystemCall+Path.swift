@@ -199,7 +199,7 @@ extension SystemCall {
 
   // MARK: Handles
 
-  /// FILEID_INO32_GEN-like: device and inode number, 16 bytes. The mount id is the device's.
+  /// FILEID_INO32_GEN-like: device and inode number, 16 bytes.
   private static var handleSize: UInt32 { 16 }
 
   /// name_to_handle_at(2). EOVERFLOW with the size needed.
@@ -211,7 +211,7 @@ extension SystemCall {
     guard path.inode.hasHandle else { throw .notSupported }
     let size = try UserSlice.load(c, UInt32(0))
     guard size <= 128 else { throw .invalid }
-    try UserSlice.store(Int32(truncatingIfNeeded: path.inode.status.device), at: d)
+    try UserSlice.store(Int32(truncatingIfNeeded: MountTable.mount(of: path)?.identifier ?? 0), at: d)
     guard size >= SystemCall.handleSize else {
       try UserSlice.store(SystemCall.handleSize, at: c)
       throw .overflow

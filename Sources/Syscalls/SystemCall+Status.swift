@@ -162,8 +162,7 @@ extension SystemCall {
     // STATX_ATTR_MOUNT_ROOT; mounts have the numbers that /proc/PID/mountinfo gives them.
     status.attributesMask = 0x2000
     if MountTable.mount(at: path) != nil { status.attributes = 0x2000 }
-    let mount = MountTable.mount(of: path)
-    status.mount = UInt64(20 + (MountTable.mounts.firstIndex { $0 === mount } ?? 0))
+    status.mount = UInt64(MountTable.mount(of: path)?.identifier ?? 0)
     try UserSlice.store(status, at: e)
     return 0
   }

@@ -120,6 +120,8 @@ open class Inode {
   }
   /// The names in a directory, without `.` and `..`.
   open func children() throws(Errno) -> [[UInt8]] { [] }
+  /// The process whose /proc/PID this is: pidfd_send_signal(2) takes such a directory for it.
+  open func processNumber() throws(Errno) -> Int32 { throw .badFileDescriptor }
   /// Whether name_to_handle_at(2) works: its file system finds files by number.
   open var hasHandle: Bool { TemporaryFileSystem.owns(status.device) }
 

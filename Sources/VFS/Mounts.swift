@@ -5,6 +5,8 @@ import Tasks
 public enum MountTable {
   /// A file system in the tree.
   public final class Mount {
+    /// What name_to_handle_at(2), statx(2) and /proc/PID/mountinfo call it, as long as it is mounted.
+    public let identifier: Int
     /// What /proc/mounts shows.
     public let place: [UInt8]
     public let type: StaticString
@@ -21,8 +23,10 @@ public enum MountTable {
     public var isExpiring = false
 
     init(
-      place: [UInt8], type: StaticString, source: [UInt8], root: Inode, point: Inode?, flags: UInt32
+      identifier: Int, place: [UInt8], type: StaticString, source: [UInt8], root: Inode, point: Inode?,
+      flags: UInt32
     ) {
+      self.identifier = identifier
       self.place = place
       self.type = type
       self.source = source
@@ -41,19 +45,32 @@ public enum MountTable {
   /// The tree's own root.
   public static func mountRoot(_ root: Inode, type: StaticString = "tmpfs", source: StaticString = "tmpfs") {
     enter(
-      Mount(place: bytes("/"), type: type, source: bytes(source), root: root, point: nil, flags: 0))
+      Mount(
+        identifier: freeIdentifier, place: bytes("/"), type: type, source: bytes(source), root: root,
+        point: nil,
+        flags: 0))
   }
 
-  /// Shows `root` in place of `directory`. `place`, `type` and `source` are what /proc/mounts tells.
+  /// Shows `root` in place of `directory`. `place`, `type` and `source` are what /proc/mounts tells. A mount that moves
+  /// keeps its `identifier`.
   public static func mount(
     _ root: Inode, on directory: Inode, place: [UInt8] = [], type: StaticString = "tmpfs",
-    source: [UInt8]? = nil, flags: UInt32 = 0
+    source: [UInt8]? = nil, flags: UInt32 = 0, identifier: Int? = nil
   ) {
     // A directory may lie over itself, with flags of its own: nothing is hidden.
     if root !== directory { directory.mountedRoot = root }
     enter(
       Mount(
-        place: place, type: type, source: source ?? bytes(type), root: root, point: directory, flags: flags))
+        identifier: identifier ?? freeIdentifier, place: place, type: type, source: source ?? bytes(type),
+        root: root,
+        point: directory, flags: flags))
+  }
+
+  /// The least that no mount has.
+  private static var freeIdentifier: Int {
+    var result = 20
+    while mounts.contains(where: { $0.identifier == result }) { result += 1 }
+    return result
   }
 
   private static func enter(_ mount: Mount) {
@@ -105,6 +122,19 @@ public enum MountTable {
       place = current.parent
     }
     return mounts.first
+  }
+
+  /// The mount that `mount` lies on; nil for the root of all.
+  public static func parent(of mount: Mount) -> Mount? {
+    var result: Mount?
+    for other in mounts {
+      if other === mount { break }
+      let isAbove =
+        other.place == mount.place
+        || mount.place.starts(with: other.place + (other.place.count > 1 ? bytes("/") : []))
+      if isAbove, other.place.count >= result?.place.count ?? 0 { result = other }
+    }
+    return result
   }
 
   /// ST_ flags of the mount that `path` lies in.

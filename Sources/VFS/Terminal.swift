@@ -37,6 +37,8 @@ public class Terminal {
   static let echoCapacity = 4096
 
   public final var settings = TerminalSettings()
+  /// What is not zero here stays as it is in `settings` (TIOCSLCKTRMIOS).
+  final var lockedSettings = TerminalSettings(bytes: [UInt8](repeating: 0, count: TerminalSettings.size))
   /// struct winsize: rows, columns, and both in pixels.
   public final var window: (rows: UInt16, columns: UInt16, width: UInt16, height: UInt16) = (0, 0, 0, 0)
   /// The foreground process group and the session that the terminal controls; 0 none.

@@ -31,6 +31,10 @@ extension Terminal {
       try UserSlice(argument, TerminalSettings.extendedSize).store(settings.extendedBytes)
     case 0x402c_542b, 0x402c_542c, 0x402c_542d:
       try change(UserSlice(argument, TerminalSettings.extendedSize), flushes: request == 0x402c_542d)
+    case 0x5405: try UserSlice(argument, TerminalSettings.oldSize).store(settings.oldBytes)
+    case 0x5406, 0x5407, 0x5408: try changeOld(argument, flushes: request == 0x5408)
+    case 0x5456: try UserSlice(argument, TerminalSettings.size).store(lockedSettings.bytes)
+    case 0x5457: try lockSettings(argument)
     // TCSBRK, TCSBRKP, TIOCSBRK, TIOCCBRK: output is never held back, and there is no line to break.
     case 0x5409, 0x5425, 0x5427, 0x5428: try checkForeground(22)
     case 0x540a: try setFlow(argument)
@@ -62,7 +66,21 @@ extension Terminal {
       new.outputSpeed = settings.outputSpeed
     }
     if flushes { flushInput() }
-    change(new)
+    change(new.keeping(lockedSettings, of: settings))
+  }
+
+  /// TCSETA, TCSETAW, TCSETAF: the flags of System V, which know the low halves only.
+  private func changeOld(_ argument: UInt, flushes: Bool) throws(Errno) {
+    try checkForeground(22)
+    let new = settings.changed(by: try UserSlice(argument, TerminalSettings.oldSize).bytes())
+    if flushes { flushInput() }
+    change(new.keeping(lockedSettings, of: settings))
+  }
+
+  /// TIOCSLCKTRMIOS: what is not zero in the structure can no longer be changed. EPERM without CAP_SYS_ADMIN.
+  private func lockSettings(_ argument: UInt) throws(Errno) {
+    guard Terminal.jobControl?.currentUser == 0 else { throw .notPermitted }
+    lockedSettings = TerminalSettings(bytes: try UserSlice(argument, TerminalSettings.size).bytes())
   }
 
   private var windowBytes: [UInt8] {

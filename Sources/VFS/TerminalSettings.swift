@@ -69,6 +69,49 @@ public struct TerminalSettings {
   var bytes: [UInt8] { words([input, output, control, local]) + [line] + characters }
   var extendedBytes: [UInt8] { bytes + words([inputSpeed, outputSpeed]) }
 
+  /// struct termio: the low halves of the flags, the line discipline and the first eight control characters.
+  static let oldSize = 18
+  private static let oldCharacters = 8
+
+  var oldBytes: [UInt8] {
+    var result: [UInt8] = []
+    for flags in [input, output, control, local] {
+      result.append(UInt8(truncatingIfNeeded: flags))
+      result.append(UInt8(truncatingIfNeeded: flags >> 8))
+    }
+    return result + [line] + characters[..<TerminalSettings.oldCharacters] + [0]
+  }
+
+  /// The settings after TCSETA with `bytes`, a struct termio.
+  func changed(by bytes: [UInt8]) -> TerminalSettings {
+    func changed(_ flags: UInt32, _ at: Int) -> UInt32 {
+      flags & 0xffff_0000 | UInt32(bytes[at]) | UInt32(bytes[at + 1]) << 8
+    }
+    var new = self
+    new.input = changed(input, 0)
+    new.output = changed(output, 2)
+    new.control = changed(control, 4)
+    new.local = changed(local, 6)
+    new.line = bytes[8]
+    for index in 0..<TerminalSettings.oldCharacters { new.characters[index] = bytes[9 + index] }
+    return new
+  }
+
+  /// These settings, but for what `locked` holds fast as it is in `old`.
+  func keeping(_ locked: TerminalSettings, of old: TerminalSettings) -> TerminalSettings {
+    func kept(_ new: UInt32, _ old: UInt32, _ mask: UInt32) -> UInt32 { new & ~mask | old & mask }
+    var result = self
+    result.input = kept(input, old.input, locked.input)
+    result.output = kept(output, old.output, locked.output)
+    result.control = kept(control, old.control, locked.control)
+    result.local = kept(local, old.local, locked.local)
+    if locked.line != 0 { result.line = old.line }
+    for index in characters.indices where locked.characters[index] != 0 {
+      result.characters[index] = old.characters[index]
+    }
+    return result
+  }
+
   private func words(_ list: [UInt32]) -> [UInt8] {
     var result: [UInt8] = []
     for word in list {

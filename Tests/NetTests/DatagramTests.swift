@@ -42,6 +42,19 @@ import Testing
     }
   }
 
+  @Test("a host refuses its own datagrams however many they are")
+  func refusedOften() throws {
+    let stack = NetworkStack(device: nil, macAddress: MACAddress(rawValue: 2), randomSeed: 3)
+    for target in [Endpoint(.loopback, 53), Endpoint(IPAddress(high: 0, low: 1), 53)] {
+      let client = UDPSocket(stack)
+      try client.connect(target)
+      for _ in 0..<2000 {
+        try [UInt8](repeating: 1, count: 3).withUnsafeBytes { try client.send($0, now: 1) }
+        #expect(client.takeError() == .connectionRefused)
+      }
+    }
+  }
+
   @Test("the queue of a socket is bounded")
   func bounded() throws {
     let stack = NetworkStack(device: nil, macAddress: MACAddress(rawValue: 2), randomSeed: 3)

@@ -11,7 +11,11 @@ void switch_stack(void *stack, void (*function)(void)) __attribute__((noreturn))
 // Not 0: the address that leaves the libOS instead of the gate's own way.
 void set_gate_leave(uint64_t address);
 
-extern char gate_answers[], gate_entry[], gate_entry_end[], gate_exit[], gate_exit_end[], trap_entry[];
+// The libOS (Syscalls), for threads that come in by the gate and by traps.
+void libos_system_call(struct trap_frame *frame);
+void libos_trap(struct trap_frame *frame);
+
+extern char gate_answers[], gate_answers_thread[], gate_entry[], gate_entry_end[], gate_exit[], gate_exit_end[], trap_entry[];
 // Where protection keys keep programs out (gate_keys.h).
 extern char gate_entry_keys[], gate_keys_opened[], gate_keys_switched[], gate_keys_answer[], gate_keys_answer_end[];
 extern char gate_keys_kicked[], gate_exit_keys[], gate_refuse[], gate_slot_fault[];
@@ -23,6 +27,7 @@ extern char image_start[], image_end[], data_start[], data_end[];
   static inline uint64_t address_of_##name(void) { return (uint64_t)name; }
 ADDRESS_OF(gate_entry)
 ADDRESS_OF(gate_answers)
+ADDRESS_OF(gate_answers_thread)
 ADDRESS_OF(gate_entry_end)
 ADDRESS_OF(gate_entry_keys)
 ADDRESS_OF(gate_keys_opened)

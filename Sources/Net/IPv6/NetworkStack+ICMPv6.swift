@@ -80,7 +80,7 @@ extension NetworkStack {
       guard let own = try? sourceAddressIPv6(toward: packet.source) else { return }
       source = own
     }
-    guard mayChallenge(now) else { return }
+    guard mayReport(to: packet.source, now) else { return }
     let room = IPv6Interface.leastMTU - HeaderLength.ipv6 - HeaderLength.icmp
     let quoted = min(packet.bytes.count, room)
     let message = frame + Self.transportOffset

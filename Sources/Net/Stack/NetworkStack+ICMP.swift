@@ -59,9 +59,13 @@ extension NetworkStack {
     }
   }
 
+  /// Errors to others are few; what this host tells itself floods nobody, and programs count on it: a resolver whose
+  /// question is not refused waits for its time limit.
+  func mayReport(to source: IPAddress, _ now: UInt64) -> Bool { isOwn(source) || mayChallenge(now) }
+
   /// Tells a sender why its packet was not delivered, quoting its beginning (RFC 792).
   private func sendUnreachable(_ packet: IPPacket, _ code: UInt8, _ now: UInt64) {
-    guard mayChallenge(now), let source = packet.bytes.baseAddress else { return }
+    guard mayReport(to: packet.source, now), let source = packet.bytes.baseAddress else { return }
     let quoted = min(packet.bytes.count, packet.headerLength + 8)
     let message = frame + Self.transportOffset
     message.put8(0, ICMP.destinationUnreachable)
