@@ -17,6 +17,7 @@ public struct Capabilities {
   public static var setUser: UInt64 { 1 << 7 }
   /// CAP_SYS_ADMIN
   public static var administration: UInt64 { 1 << 21 }
+  public static var auditControl: UInt64 { 1 << 30 }
   public static var all: UInt64 { (1 << 41) - 1 }
 
   /// Effect of user id changes on capabilities.

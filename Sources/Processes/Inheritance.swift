@@ -7,6 +7,7 @@ extension LinuxThread {
     mask = thread.mask
     name = thread.name
     inputOutputPriority = thread.inputOutputPriority
+    login = thread.login
     if !thread.resetsSchedulingOnFork || thread.schedulingPolicy == 3 {
       schedulingPolicy = thread.schedulingPolicy
       schedulingPriority = thread.schedulingPriority

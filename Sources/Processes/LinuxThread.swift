@@ -58,6 +58,7 @@ public final class LinuxThread: Thread {
   public var keyring: Key?
   /// ioprio_set(2): class and level, kept and reported only.
   public var inputOutputPriority: UInt32 = 0
+  public var login = Login()
   /// The thread has left its process; only its host thread is left to end.
   public internal(set) var hasExited = false
 

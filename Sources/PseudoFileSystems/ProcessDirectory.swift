@@ -138,7 +138,7 @@ final class ProcessDirectory: PseudoDirectory {
       control("oom_adj", StatusFiles.oldMemoryAdjustment, StatusFiles.setOldMemoryAdjustment),
       control("oom_score_adj", StatusFiles.memoryAdjustment, StatusFiles.setMemoryAdjustment),
       control("loginuid", StatusFiles.loginUser, StatusFiles.setLoginUser),
-      text("sessionid", StatusFiles.loginUser),
+      text("sessionid", StatusFiles.loginSession),
       control("coredump_filter", StatusFiles.dumpFilter, StatusFiles.ignore),
       text("io", StatusFiles.transfers, isPrivate: true, mode: 0o400),
       control("uid_map", StatusFiles.identityMap, StatusFiles.refuse),

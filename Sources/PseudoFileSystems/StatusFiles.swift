@@ -284,10 +284,22 @@ enum StatusFiles {
     return text.bytes
   }
 
-  static func loginUser(_ subject: ProcessSubject) throws(Errno) -> [UInt8] { bytes("4294967295") }
+  static func loginUser(_ subject: ProcessSubject) throws(Errno) -> [UInt8] {
+    decimal(UInt64(subject.thread?.login.user ?? Login.none))
+  }
+  static func loginSession(_ subject: ProcessSubject) throws(Errno) -> [UInt8] {
+    decimal(UInt64(subject.thread?.login.session ?? Login.none))
+  }
+
+  /// A thread says it of itself only; a login that there is, is changed by who has CAP_AUDIT_CONTROL only. EPERM.
   static func setLoginUser(_ subject: ProcessSubject, _ text: [UInt8]) throws(Errno) {
-    guard number(text) != nil else { throw .invalid }
-    throw .notPermitted
+    let thread = LinuxThread.running
+    guard subject.thread === thread else { throw .notPermitted }
+    guard let value = number(text), value >= 0 else { throw .invalid }
+    guard let user = UInt32(exactly: value) else { throw .outOfRange }
+    let mayChange = thread.process.capabilities.effective & Capabilities.auditControl != 0
+    guard thread.login.user == Login.none || mayChange else { throw .notPermitted }
+    thread.login.change(to: user)
   }
 
   // MARK: Out of memory: nobody is ended for it, but the wish is kept

@@ -55,7 +55,8 @@ public final class LinkSocket: InternetSocket {
     var target: UInt64 = 0
     var interface = socket.interface
     if let destination, !destination.isEmpty {
-      guard destination.count >= 18, destination[0] == 17, destination[1] == 0 else { throw .invalid }
+      // Linux does not look at the family, and programs leave it out.
+      guard destination.count >= 18 else { throw .invalid }
       etherType = UInt16(destination[2]) << 8 | UInt16(destination[3])
       interface = InternetSocket.word(destination, 4)
       for index in 0..<6 { target = target << 8 | UInt64(destination[12 + index]) }

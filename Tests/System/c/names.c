@@ -1,4 +1,4 @@
-// What one part of Linux's interface calls a thing, another understands: mounts, processes, interfaces, terminals' settings.
+// What one part of Linux's interface calls a thing, another understands: mounts, processes, logins, interfaces, terminals' settings.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -74,6 +74,46 @@ static void processes(void) {
   tell("after its end", directory, 0, 0);
 }
 
+static unsigned number(const char *path) {
+  unsigned value = 0;
+  FILE *file = fopen(path, "r");
+  fscanf(file, "%u", &value);
+  fclose(file);
+  return value;
+}
+
+static void log_in(const char *path, const char *user) {
+  int file = open(path, O_WRONLY);
+  errno = 0;
+  long result = write(file, user, strlen(user));
+  printf("login of %s: %ld %d\n", user, result, errno);
+  close(file);
+}
+
+static void logins(void) {
+  fflush(stdout);
+  if (fork() == 0) {
+    char parent[64];
+    sprintf(parent, "/proc/%d/loginuid", getppid());
+    log_in(parent, "1");
+    log_in("/proc/self/loginuid", "x");
+    log_in("/proc/self/loginuid", "99999999999");
+    log_in("/proc/self/loginuid", "7");
+    unsigned session = number("/proc/self/sessionid");
+    if (fork() == 0) {
+      printf("%u, the same session %d\n", number("/proc/self/loginuid"), session == number("/proc/self/sessionid"));
+      exit(0);
+    }
+    wait(0);
+    log_in("/proc/self/loginuid", "8");
+    printf("%u, another session %d\n", number("/proc/self/loginuid"), session != number("/proc/self/sessionid"));
+    log_in("/proc/self/loginuid", "4294967295");
+    printf("%u %u\n", number("/proc/self/loginuid"), number("/proc/self/sessionid"));
+    exit(0);
+  }
+  wait(0);
+}
+
 static void interfaces(void) {
   int socket_descriptor = socket(AF_INET, SOCK_DGRAM, 0);
   struct ifreq request;
@@ -123,6 +163,7 @@ int main(void) {
   setbuf(stdout, 0);
   printf("mounts: %d %d %d\n", is_listed("/"), is_listed("/proc"), is_listed("/dev"));
   processes();
+  logins();
   interfaces();
   terminals();
 }
