@@ -53,6 +53,7 @@ format:
 
 lint:
 	swift format lint --strict --recursive $(SWIFT_SOURCES)
+	Tests/Compatibility/system-calls --check
 
 clean:
 	rm -rf .build .build-image .build-exokernel bin

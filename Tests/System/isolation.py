@@ -71,6 +71,7 @@ def run_all(work, tools):
     flags = ["-mfsgsbase", "-mxsave", "-pthread", "-w"]
     bare_host(work, tools, tools.compile_c(work, "attacks-bare", text, "-DBARE", *flags, *libos.defines()))
     linux_host(work, tools, tools.compile_c(work, "attacks", text, *flags, *libos.defines(spares=True)))
+    kicks(work, tools)
 
 
 def bare_host(work, tools, program):
@@ -91,6 +92,17 @@ def linux_host(work, tools, program):
     for name in (*SUCCEED, *SUCCEED_WITH_KEYS):
         broken = f"{name}: BROKE IN".encode() in ours[1]
         tools.check(f"isolation none, Linux host: {name} breaks in", broken, str(ours))
+
+
+def kicks(work, tools):
+    """Signals that find a program in the gate, which is another one in each mode."""
+    with open(os.path.join(tools.here, "c", "kicks.c")) as file:
+        program = tools.compile_c(work, "kicks", file.read(), "-static")
+    for mode in ("mpk", "paging"):
+        ours = bare(tools, f"--isolation={mode}", program)
+        tools.check(f"bare host, {mode}: signals in the gate", ours[:2] == (0, b"0 wrong, signals: many\n"), str(ours))
+    ours = guest(work, tools, "mpk", program)
+    tools.check("Linux host, mpk: signals in the gate", ours[0] == 0 and b"0 wrong, signals: many" in ours[1], str(ours))
 
 
 def guest(work, tools, mode, program, *arguments):

@@ -301,8 +301,10 @@ def frozen(suite, image):
 
 def tests(suite, work):
     image = image_of(suite, work)
-    # They mostly wait for what is typed and for what is to start meanwhile.
-    jobs = [(conformance, suite, work), (dialogue, suite, image)]
+    # What is typed here is typed by the clock: no other work beside it.
+    dialogue(suite, image)
+    # These mostly wait.
+    jobs = [(conformance, suite, work)]
     jobs += [(function, suite, image, host) for host in HOSTS for function in (programs, ends, without)]
     if "bare" in HOSTS:
         jobs.append((frozen, suite, image))
