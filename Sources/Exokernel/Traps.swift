@@ -13,9 +13,9 @@ public func exokernelEnter(_ thread: UnsafeMutablePointer<exokernel_thread>)
   // Read before the lock: another interrupt cannot come, but a flush can be served.
   let address = cpu_read_cr2()
   Lock.acquire()
-  if thread.pointee.is_kicked != 0 { Traps.kicked(thread) }
   let vector = thread.pointee.registers.vector
   if vector == 256 {
+    if thread.pointee.is_kicked != 0 { Traps.kicked(thread) }
     Traps.systemCall(thread)
   } else if vector < 32 {
     Traps.exception(thread, vector, address)
@@ -23,8 +23,9 @@ public func exokernelEnter(_ thread: UnsafeMutablePointer<exokernel_thread>)
     thread.pointee.registers.rax = UInt64(bitPattern: Calls.missing)
   } else {
     Traps.interrupt(processor, vector)
-    if thread.pointee.is_kicked != 0 { Traps.kicked(thread) }
   }
+  // Not before an exception is judged: that is the doing of where the thread was.
+  if vector != 256, thread.pointee.is_kicked != 0 { Traps.kicked(thread) }
   let next = Scheduler.choose()
   Isolation.leave(next)
   Devices.page.pointee.free_frames = PhysicalMemory.left

@@ -106,7 +106,7 @@ def kicks(work, tools):
 
 
 def guest(work, tools, mode, program, *arguments):
-    image = tools.build(work, "attacks-" + mode, "--isolation=" + mode, program, "--", *arguments)
+    image = tools.build(work, f"{os.path.basename(program)}-image-{mode}", "--isolation=" + mode, program, "--", *arguments)
     # QEMU's emulation reads the stack of ring 3's `iretq` as ring 0 would, which SMAP refuses; on a microvm it gives Linux no
     # clock but the timer's ticks.
     machine = linux_guest.Guest(
