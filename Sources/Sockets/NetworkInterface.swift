@@ -22,7 +22,6 @@ public final class NetworkInterface: LinkDevice, DeviceDriver {
   private static let streamHeader = 4
   /// Ethernet header, the largest IP packet, and one of the headers above.
   private static let largestFrame = 14 + 40 + 65535
-  private static let batch = 64
   private static let inputCapacity = 256 << 10
   /// Frames that the host has not taken yet; beyond this they are dropped, as a full link does.
   private static let outputLimit = 1 << 20
@@ -56,6 +55,7 @@ public final class NetworkInterface: LinkDevice, DeviceDriver {
       offloads = LinkOffloads(checksum: false, segmentation: false)
     }
     input = UnsafeMutableRawBufferPointer.allocate(byteCount: NetworkInterface.inputCapacity, alignment: 16)
+    expectInput()
   }
 
   deinit { input.deallocate() }
@@ -65,11 +65,29 @@ public final class NetworkInterface: LinkDevice, DeviceDriver {
   public func handleInput() {
     guard !isDown else { return }
     flushOutput()
-    switch kind {
-    case .tap: receiveFrames()
-    case .stream: receiveStream()
+    let now = host.monotonicNanoseconds
+    IncomingFrames.handOver { bytes, result in
+      guard result > 0 else { return judge(result) }
+      switch kind {
+      case .tap: receiveFrame(bytes, now)
+      case .stream:
+        inputCount += bytes.count
+        parseStream(now)
+      }
     }
+    expectInput()
     Network.settle()
+  }
+
+  /// A stream's bytes go behind those of the frame that is not whole yet.
+  private func expectInput() {
+    switch kind {
+    case .tap:
+      IncomingFrames.expect(in: input, largest: NetworkInterface.tapHeader + NetworkInterface.largestFrame)
+    case .stream:
+      let space = UnsafeMutableRawBufferPointer(rebasing: input[inputCount...])
+      IncomingFrames.expect(in: space, largest: space.count)
+    }
   }
 
   /// Takes the link down for good: a descriptor that is always ready must not keep the poller running.
@@ -96,36 +114,16 @@ public final class NetworkInterface: LinkDevice, DeviceDriver {
     }
   }
 
-  private func receiveFrames() {
-    let now = host.monotonicNanoseconds
-    for _ in 0..<NetworkInterface.batch {
-      let count = host.readFrame(input)
-      guard count > 0 else { return judge(count) }
-      guard count > NetworkInterface.tapHeader, count <= input.count else { continue }
-      // VIRTIO_NET_HDR_F_NEEDS_CSUM or _DATA_VALID: nobody has to look at the checksum.
-      let isValidated = input[0] & 3 != 0
-      let frame = UnsafeRawBufferPointer(rebasing: input[NetworkInterface.tapHeader..<count])
-      received = (received.frames &+ 1, received.bytes &+ UInt64(frame.count))
-      Devices.framesReceived &+= 1
-      Network.stack.receive(frame: frame, checksumValidated: isValidated, now: now)
-    }
+  private func receiveFrame(_ bytes: UnsafeMutableRawBufferPointer, _ now: UInt64) {
+    guard bytes.count > NetworkInterface.tapHeader else { return }
+    // VIRTIO_NET_HDR_F_NEEDS_CSUM or _DATA_VALID: nobody has to look at the checksum.
+    let isValidated = bytes[0] & 3 != 0
+    let frame = UnsafeRawBufferPointer(rebasing: bytes[NetworkInterface.tapHeader...])
+    received = (received.frames &+ 1, received.bytes &+ UInt64(frame.count))
+    Network.stack.receive(frame: frame, checksumValidated: isValidated, now: now)
   }
 
-  private func receiveStream() {
-    for _ in 0..<4 {
-      guard !isDown else { return }
-      let space = UnsafeMutableRawBufferPointer(rebasing: input[inputCount...])
-      let count = host.readFrame(space)
-      guard count > 0, count <= space.count else { return judge(count) }
-      inputCount += count
-      Devices.framesReceived &+= 1
-      parseStream()
-      if count < space.count { return }
-    }
-  }
-
-  private func parseStream() {
-    let now = host.monotonicNanoseconds
+  private func parseStream(_ now: UInt64) {
     let header = NetworkInterface.streamHeader
     var start = 0
     while inputCount - start >= header {

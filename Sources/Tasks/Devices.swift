@@ -32,8 +32,6 @@ public enum Devices {
   /// Other threads woken since the poller last woke itself.
   nonisolated(unsafe) private static var strangers = 0
   private static let mostStrangers = 32
-  /// Counted by `network`.
-  nonisolated(unsafe) public static var framesReceived: UInt64 = 0
   nonisolated(unsafe) private static var networkIsBusy = false
   /// Nothing to poll: the poller sleeps on its own word until the next timer.
   nonisolated(unsafe) private static var pollerSleeps = false
@@ -101,9 +99,17 @@ public enum Devices {
 
   /// While frames keep coming, reading costs less than asking whether there is something to read.
   private static func lookAtNetwork() {
-    let before = framesReceived
+    let before = IncomingFrames.received
+    if IncomingFrames.isUsed { readFrames() }
     network?.handleInput()
-    networkIsBusy = framesReceived != before
+    networkIsBusy = IncomingFrames.received != before
+  }
+
+  @inline(never)
+  private static func readFrames() {
+    KernelLock.release()
+    IncomingFrames.read()
+    KernelLock.acquire()
   }
 
   private static func waitForDevices(
@@ -128,6 +134,7 @@ public enum Devices {
   private static func poll(console: Bool, network: Bool, _ deadline: UInt64) -> DeviceEvents {
     KernelLock.release()
     let events = host.pollDevices(console: console, network: network, deadline: deadline)
+    if events.contains(.network), IncomingFrames.isUsed { IncomingFrames.read() }
     KernelLock.acquire()
     return events
   }

@@ -42,6 +42,7 @@ public func imageMain(_ stack: UnsafePointer<UInt>) {
   Panic.describeThread = describeThread
   isolate(linux, isolation)
   OutgoingFrames.isUsed = true
+  IncomingFrames.isUsed = true
   let stacks = Stacks()
   threadMemory = stacks
   let supervisorBlock = makeLibOSThread(stacks)

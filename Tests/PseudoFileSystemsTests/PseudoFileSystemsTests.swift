@@ -14,6 +14,7 @@ import VFS
 
   init() throws {
     host = machine
+    _ = KernelLock.tryAcquire()
     frames = FakeFrames()
     ProcessTable.reset()
     MountTable.reset()

@@ -20,6 +20,7 @@ private final class FakeMeter: MemoryMeter {
 
   init() {
     host = machine
+    _ = KernelLock.tryAcquire()
     frames = FakeFrames()
     memoryMeter = meter
     MemoryLimit.reclaim = nil
