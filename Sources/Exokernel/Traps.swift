@@ -158,7 +158,8 @@ enum Traps {
     case 0:
       (kind, detail) = (TRAP_ARITHMETIC, 1)  // FPE_INTDIV
       place = thread.pointee.registers.rip
-    case 1, 3: kind = TRAP_BREAKPOINT
+    case 1: (kind, detail) = (TRAP_BREAKPOINT, 2)  // TRAP_TRACE
+    case 3: kind = TRAP_BREAKPOINT
     case 6:
       (kind, detail) = (TRAP_ILLEGAL, 2)  // ILL_ILLOPN
       place = thread.pointee.registers.rip

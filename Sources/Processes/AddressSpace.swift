@@ -85,6 +85,9 @@ public final class AddressSpace {
   public var environmentStart: UInt = 0
   public var environmentEnd: UInt = 0
   public var trampolines = TrampolinePages()
+  var patchedSites: [PatchedSite] = []
+  /// A thread that uses it is traced (ptrace(2)): nothing is patched.
+  var isTraced = false
   /// Shared by all copies that fork makes, until execve.
   var sites = ForkedSites()
   /// How many of `sites` have been looked at for this memory.
@@ -132,6 +135,7 @@ public final class AddressSpace {
     copy.environmentStart = environmentStart
     copy.environmentEnd = environmentEnd
     copy.trampolines = trampolines
+    copy.patchedSites = patchedSites
     copy.sites = sites
     copy.seenSites = seenSites
     copy.isCopy = true
@@ -149,6 +153,7 @@ public final class AddressSpace {
     largestPassedHole = 0
     resized = []
     trampolines = TrampolinePages()
+    patchedSites = []
     rewritten = []
     sites = ForkedSites()
     seenSites = 0
@@ -392,6 +397,7 @@ public final class AddressSpace {
         ? min(areas[range.lowerBound].start, AddressSpace.top) : AddressSpace.top
     }
     trampolines.forget(start, end)
+    forgetSites(start, end)
     rewritten.removeAll { $0.address < end && $0.end > start }
   }
 

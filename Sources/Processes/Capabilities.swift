@@ -15,6 +15,8 @@ public struct Capabilities {
   public static var lastNumber: UInt { 40 }
   public static var setGroup: UInt64 { 1 << 6 }
   public static var setUser: UInt64 { 1 << 7 }
+  /// CAP_SYS_PTRACE
+  public static var trace: UInt64 { 1 << 19 }
   /// CAP_SYS_ADMIN
   public static var administration: UInt64 { 1 << 21 }
   public static var auditControl: UInt64 { 1 << 30 }

@@ -95,7 +95,7 @@ public struct Execution {
   {
     space.clear()
     try ProgramSlots.show()
-    let base = try program.isPositionIndependent ? Execution.programBase(program) : 0
+    let base = try program.isPositionIndependent ? Execution.programBase(program, process) : 0
     try Execution.map(program, file, at: base, in: space)
     var entry = base &+ program.entry
     var interpreterBase: UInt = 0
@@ -129,9 +129,11 @@ public struct Execution {
   }
 
   // Where Linux puts position-independent programs, without the low bits' randomness but with some of the high ones.
-  private static func programBase(_ header: ELFHeader) throws(Errno) -> UInt {
+  private static func programBase(_ header: ELFHeader, _ process: Process) throws(Errno) -> UInt {
     var random: UInt32 = 0
-    withUnsafeMutableBytes(of: &random) { host.fillRandom($0) }
+    // ADDR_NO_RANDOMIZE (personality(2)): debuggers want a program where it was.
+    let isFixed = process.personality & 0x4_0000 != 0
+    if !isFixed { withUnsafeMutableBytes(of: &random) { host.fillRandom($0) } }
     return 0x5555_5555_4000 + UInt(random & 0xffff) << 12 - (header.span.low)
   }
 

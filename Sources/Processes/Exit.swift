@@ -14,7 +14,10 @@ extension Process {
     isExiting = true
     exitStatus = status
     if isStopping { resume() }
-    for thread in threads { thread.interrupt() }
+    for thread in threads {
+      thread.tracing?.release()
+      thread.interrupt()
+    }
   }
 
   /// Ends every thread but the caller, for execve(2), and waits until they have gone; the caller takes the leader's
@@ -23,14 +26,22 @@ extension Process {
     if isExiting || survivor != nil { throw .interrupted }
     survivor = thread
     defer { survivor = nil }
-    for other in threads where other !== thread { other.interrupt() }
+    for other in threads where other !== thread {
+      other.tracing?.release()
+      other.interrupt()
+    }
     // Threads that a stop holds end too.
     stopQueue.wake()
     while threads.count > 1 {
       do throws(Errno) { try exitQueue.sleep(interruptible: false) } catch {}
     }
     if isExiting { throw .interrupted }
-    if thread.tid != pid { ProcessTable.renumber(thread, pid) }
+    if thread.tid != pid {
+      // The leader has gone without a trace (ptrace(2), "execve(2) under ptrace").
+      leaderTracing?.unlink()
+      ProcessTable.renumber(thread, pid)
+      leaderTracing = thread.tracing
+    }
     thread.recalculatePending()
   }
 
@@ -55,6 +66,8 @@ extension LinuxThread {
     process.threads.removeAll { $0 === self }
     // The leader's number stays with the process until it has been waited for.
     ProcessTable.remove(self)
+    releaseTracees()
+    if let tracing, process.leaderTracing !== tracing { tracing.endThread(status: endStatus(code)) }
     if process.threads.isEmpty {
       process.keepUsage(of: self)
       if !process.isExiting {
@@ -67,6 +80,11 @@ extension LinuxThread {
     if process.isStopping, process.stoppedThreads >= process.threads.count { process.reportStop() }
     process.retarget(except: self)
     process.exitQueue.wake()
+  }
+
+  private func endStatus(_ code: Int32) -> Int32 {
+    if process.isExiting { return process.exitStatus }
+    return process.survivor == nil ? (code & 0xff) << 8 : Signal.kill
   }
 
   /// Linux frees a process's memory before it tells the parent of the end: who has waited may count on what a big
@@ -119,7 +137,13 @@ extension Process {
   }
 
   /// Tells the parent, or disappears at once if the parent does not want to know (SA_NOCLDWAIT, wait(2) NOTES).
-  private func announceEnd() {
+  func announceEnd() {
+    guard endedTracees == 0 else { return }
+    if let tracer = leaderTracing?.tracer.process {
+      let signal = tracer === parent ? exitSignal : Signal.child
+      if signal != 0 { tracer.notify(childInformation(signal: signal, code: exitCode, status: exitDetail)) }
+      return tracer.childQueue.wake()
+    }
     guard let parent else {
       ProcessTable.remove(self)
       return

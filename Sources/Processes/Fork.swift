@@ -27,6 +27,9 @@ public struct CloneFlags: OptionSet, Sendable {
   public static var fileSystem: CloneFlags { CloneFlags(rawValue: 0x200) }
   public static var files: CloneFlags { CloneFlags(rawValue: 0x400) }
   public static var signalHandlers: CloneFlags { CloneFlags(rawValue: 0x800) }
+  /// CLONE_PTRACE, CLONE_UNTRACED
+  public static var traced: CloneFlags { CloneFlags(rawValue: 0x2000) }
+  public static var untraced: CloneFlags { CloneFlags(rawValue: 0x80_0000) }
   /// CLONE_PIDFD
   public static var processFile: CloneFlags { CloneFlags(rawValue: 0x1000) }
   public static var vfork: CloneFlags { CloneFlags(rawValue: 0x4000) }
@@ -93,10 +96,13 @@ extension LinuxThread {
       threadMemory.retire(childBlock, inUse: false)
       throw error
     }
+    let event = traceEvent(arguments)
+    if event != nil || flags.contains(.traced) { trace(child) }
     if flags.contains(.memory), !flags.contains(.thread) {
       child.lender = self
       borrower = child
       depart(.lend)
+      report(event, child: child)
       return child.tid
     }
     do throws(Errno) {
@@ -111,7 +117,9 @@ extension LinuxThread {
       threadMemory.retire(childBlock, inUse: false)
       throw error
     }
-    return child.tid
+    let tid = child.tid
+    report(event, child: child)
+    return tid
   }
 
   private func makeThread(_ arguments: CloneArguments, _ block: UnsafeMutablePointer<thread_block>)
@@ -124,6 +132,7 @@ extension LinuxThread {
     let child = try ProcessTable.createProcess(parent: parent, block: block, actions: actions)
     // As Linux: a number that is no signal tells nobody.
     child.process.exitSignal = arguments.exitSignal <= Signal.last ? arguments.exitSignal : 0
+    child.process.creator = tid
     child.process.inherit(from: process, arguments.flags)
     return child
   }

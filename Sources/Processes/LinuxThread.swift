@@ -85,6 +85,10 @@ public final class LinuxThread: Thread {
   public internal(set) var departure = Departure.none
   /// exit(2)
   public var exitCode: Int32 = 0
+  /// How the thread is traced (ptrace(2)).
+  public internal(set) var tracing: Tracing?
+  /// Whom it traces.
+  var tracees: [Tracing] = []
 
   init(block: UnsafeMutablePointer<thread_block>, tid: Int32, process: Process) {
     self.tid = tid

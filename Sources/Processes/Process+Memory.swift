@@ -61,6 +61,12 @@ extension AddressSpace {
   /// Bytes that can be read from `address` on. In a thread of the space.
   func read(at address: UInt, count: Int, isForced: Bool) -> [UInt8] {
     var result: [UInt8] = []
+    // Linux's own vDSO is in every program, and in no list.
+    if host.virtualSharedObject.contains(address) {
+      let length = min(UInt(count), host.virtualSharedObject.upperBound - address)
+      let shown = UnsafeRawBufferPointer(start: UnsafeRawPointer(bitPattern: address), count: Int(length))
+      return (try? UserSlice(kernel: shown).bytes()) ?? []
+    }
     while result.count < count {
       let at = address &+ UInt(result.count)
       guard let area = area(at: at) else { break }
@@ -70,6 +76,7 @@ extension AddressSpace {
       guard let page else { break }
       result += page
     }
+    if !patchedSites.isEmpty { hidePatches(in: &result, from: address) }
     return result
   }
 

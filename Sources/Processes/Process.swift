@@ -137,6 +137,14 @@ public final class Process {
   var hasContinuationToReport = false
   let stopQueue = WaitQueue()
 
+  // Tracing (ptrace(2)).
+  /// The leader's, also when it has left its process.
+  public internal(set) var leaderTracing: Tracing?
+  /// Threads that have ended and that their tracers have not waited for: the process's end is told of after theirs.
+  var endedTracees = 0
+  /// The thread that made the process: its tracer by PTRACE_TRACEME.
+  var creator: Int32 = 0
+
   // End.
   /// A group exit has begun: every thread ends at its next safe point.
   public internal(set) var isExiting = false

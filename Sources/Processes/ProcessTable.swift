@@ -70,6 +70,7 @@ public enum ProcessTable {
   /// Undoes a creation whose host thread could not be started.
   public static func discard(_ thread: LinuxThread) {
     let process = thread.process
+    thread.tracing?.unlink()
     thread.hasExited = true
     process.threads.removeAll { $0 === thread }
     threads[thread.tid] = nil

@@ -15,23 +15,32 @@ extension LinuxThread {
   /// May sleep while the process is stopped. `number` is the system call that `frame.rax` holds the result of, nil
   /// after a trap (and after rt_sigreturn, whose rax is the program's).
   public func deliverSignals(frame: UnsafeMutablePointer<trap_frame>, number: UInt64?) -> Delivery {
-    var call = number
+    callNumber = number
+    defer { callNumber = nil }
     while true {
       machine_store(&block.pointee.attention, 0)
       if process.ends(self) { return .exit }
-      if process.isStopping {
-        process.waitWhileStopped()
+      if let tracing, tracing.wantsStop {
+        stopOnRequest()
+        continue
+      }
+      if process.isStopping, tracing?.hasJoinedStop != true {
+        if tracing == nil { process.waitWhileStopped(self) } else { joinStop() }
         continue
       }
       if let information = takeSignal(blocked: mask) {
-        handle(information, frame, &call)
+        let isTraced = tracing != nil && information.signal != Signal.kill
+        guard let wanted = isTraced ? stopForSignal(information) : information else { continue }
+        handle(wanted, frame)
         continue
       }
-      if let restarted = call { restartWithoutHandler(frame, restarted) }
-      call = nil
+      if let restarted = callNumber { restartWithoutHandler(frame, restarted) }
+      callNumber = nil
       restoreMask()
       recalculatePending()
-      if !isInterrupted { return .resume }
+      if isInterrupted { continue }
+      armStep(frame)
+      return .resume
     }
   }
 
@@ -49,7 +58,7 @@ extension LinuxThread {
   }
 
   private func handle(
-    _ information: SignalInformation, _ frame: UnsafeMutablePointer<trap_frame>, _ call: inout UInt64?
+    _ information: SignalInformation, _ frame: UnsafeMutablePointer<trap_frame>
   ) {
     let signal = information.signal
     let action = process.actions[signal]
@@ -58,8 +67,8 @@ extension LinuxThread {
       process.actByDefault(signal)
       return
     }
-    if let number = call { restartWithHandler(frame, number, action) }
-    call = nil
+    if let number = callNumber { restartWithHandler(frame, number, action) }
+    callNumber = nil
     do throws(Errno) {
       try enter(action, information, frame)
     } catch {
@@ -71,6 +80,7 @@ extension LinuxThread {
     if action.flags & SignalAction.resetHandler != 0 {
       process.actions[signal].handler = SignalAction.defaultHandler
     }
+    if tracing?.resumption.steps == true { stopAtHandler() }
   }
 
   /// Builds the frame and points the thread at the handler. EFAULT.
@@ -181,7 +191,7 @@ extension LinuxThread {
       process.actions[signal].handler = SignalAction.defaultHandler
       mask.remove(SignalSet(signal))
     }
-    if process.actions[signal].handler == SignalAction.defaultHandler { process.isProtected = false }
+    if process.actions[signal].handler == SignalAction.defaultHandler, tracing == nil { process.isProtected = false }
     var information = SignalInformation(signal, code: code)
     information.address = address
     _ = pending.add(information, limit: .max)

@@ -79,6 +79,17 @@ extension SignalInformation {
     value = bytes.field64(24)
   }
 
+  /// What PTRACE_SETSIGINFO was given: 128 bytes.
+  public init(encoded bytes: [UInt8]) {
+    self.init(Int32(bitPattern: bytes.field32(0)), code: Int32(bitPattern: bytes.field32(8)))
+    error = Int32(bitPattern: bytes.field32(4))
+    address = UInt(bytes.field64(16))
+    pid = Int32(bitPattern: bytes.field32(16))
+    uid = bytes.field32(20)
+    status = Int32(bitPattern: bytes.field32(24))
+    value = bytes.field64(24)
+  }
+
   private var isFault: Bool { code > 0 && SignalSet.synchronous.has(signal) }
 }
 

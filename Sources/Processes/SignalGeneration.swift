@@ -13,7 +13,8 @@ extension LinuxThread {
 
   var isInterrupted: Bool {
     if hasExited { return false }
-    if process.isStopping || process.ends(self) { return true }
+    if process.ends(self) || process.isStopping && tracing?.hasJoinedStop != true { return true }
+    if let tracing, tracing.wantsStop { return true }
     return !pending.set.union(process.pending.set).subtracting(mask).isEmpty
   }
 
@@ -84,7 +85,7 @@ extension Process {
 
   private func ignores(_ signal: Int32, thread: LinuxThread, fromOutside: Bool) -> Bool {
     let isBlocked = thread.mask.union(thread.realMask).has(signal)
-    if isBlocked { return false }
+    if isBlocked || thread.tracing != nil && signal != Signal.kill { return false }
     let handler = actions[signal].handler
     if isProtected, !fromOutside, handler == SignalAction.defaultHandler { return true }
     if SignalSet.unblockable.has(signal) {
@@ -111,11 +112,12 @@ extension Process {
   /// Finds who takes the signal and wakes it; a deadly signal ends the process at once.
   fileprivate func complete(_ signal: Int32, thread: LinuxThread, candidates: [LinuxThread]) {
     if signal == Signal.kill {
+      for thread in threads { thread.tracing?.release() }
       beginGroupExit(status: signal)
       return
     }
     guard let taker = candidates.first(where: { !$0.hasExited && !$0.mask.has(signal) }) else { return }
-    if isDeadly(signal), !isStopping, !taker.realMask.has(signal) {
+    if isDeadly(signal), !isStopping, !taker.realMask.has(signal), taker.tracing == nil {
       beginGroupExit(status: signal)
     } else {
       taker.interrupt()
@@ -151,20 +153,28 @@ extension Process {
     isStopped = false
     hasStopToReport = false
     stopQueue.wake()
-    for thread in threads { thread.recalculatePending() }
+    for thread in threads {
+      thread.tracing?.endGroupStop()
+      thread.recalculatePending()
+    }
     guard wasStopped, !isExiting else { return }
     hasContinuationToReport = true
     notifyParent(code: SignalInformation.childContinued, status: Signal.continue)
   }
 
   /// Called by a thread at its safe point while the process stops; returns when it goes on or ends.
-  func waitWhileStopped() {
-    while isStopping, !isExiting, survivor == nil {
-      stoppedThreads += 1
-      if stoppedThreads >= threads.count { reportStop() }
+  func waitWhileStopped(_ thread: LinuxThread) {
+    while isStopping, !isExiting, survivor == nil, thread.tracing == nil {
+      countStopped()
       do throws(Errno) { try stopQueue.sleep(interruptible: false) } catch {}
       stoppedThreads -= stoppedThreads > 0 ? 1 : 0
     }
+  }
+
+  /// One more thread has stopped.
+  func countStopped() {
+    stoppedThreads += 1
+    if stoppedThreads >= threads.count { reportStop() }
   }
 
   /// Every thread has stopped: the parent may hear of it.
@@ -177,7 +187,8 @@ extension Process {
 
   /// SIGCHLD for a stop or a continuation, and a look for those who wait(2).
   private func notifyParent(code: Int32, status: Int32) {
-    guard let parent else { return }
+    // A parent that traces its child hears of each thread.
+    guard let parent, leaderTracing?.tracer.process !== parent else { return }
     let action = parent.actions[Signal.child]
     if action.flags & SignalAction.noChildStop == 0, action.handler != SignalAction.ignoreHandler {
       parent.notify(childInformation(signal: Signal.child, code: code, status: status))

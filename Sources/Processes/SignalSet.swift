@@ -99,8 +99,13 @@ public struct SignalInformation: BitwiseCopyable {
   public static var childExited: Int32 { 1 }
   public static var childKilled: Int32 { 2 }
   public static var childDumped: Int32 { 3 }
+  public static var childTrapped: Int32 { 4 }
   public static var childStopped: Int32 { 5 }
   public static var childContinued: Int32 { 6 }
+  /// TRAP_BRKPT, TRAP_TRACE, TRAP_HWBKPT
+  public static var trapBreakpoint: Int32 { 1 }
+  public static var trapStep: Int32 { 2 }
+  public static var trapHardware: Int32 { 4 }
 }
 
 /// What a process does on a signal: `struct sigaction` as rt_sigaction(2) reads it.

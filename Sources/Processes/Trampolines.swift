@@ -80,7 +80,7 @@ extension AddressSpace {
 
   private func change(after: UInt) {
     // A host that isolates programs has no gate that they may jump to.
-    if gateAddress == 0 || patchShort(after: after) { return }
+    if gateAddress == 0 || isTraced || patchAgain(after: after) || patchShort(after: after) { return }
     let site = after &- 7
     guard let area = area(at: site), area.end >= after, area.protection.contains(.execute),
       !area.isShared, !mayHavePrefix(site),
@@ -89,7 +89,9 @@ extension AddressSpace {
     else { return }
     let distance = Int32(truncatingIfNeeded: Int(trampoline) - Int(site + 5))
     let jump: [UInt8] = [0xe9] + littleEndian(UInt32(bitPattern: distance))
-    if !CodeGuard.isOn || isHarmless(jump, at: site) { write(jump, at: site, in: area) }
+    guard !CodeGuard.isOn || isHarmless(jump, at: site) else { return }
+    notePatch(jump, at: site, trampoline: trampoline)
+    write(jump, at: site, in: area)
   }
 
   /// `xor %eax, %eax; syscall` and `mov %r32, %eax; syscall`, which is how C libraries write read(2) and _exit(2), have
@@ -107,8 +109,11 @@ extension AddressSpace {
     let distance = Int32(truncatingIfNeeded: Int(trampoline) - Int(gap + 5))
     let jump: [UInt8] = [0xe9] + littleEndian(UInt32(bitPattern: distance))
     if CodeGuard.isOn, !isHarmless(jump, at: gap) { return true }
+    notePatch(jump, at: gap, trampoline: trampoline, isPadding: true)
     write(jump, at: gap, in: area)
-    write([0xeb, UInt8(bitPattern: Int8(truncatingIfNeeded: Int(gap) - Int(site + 2)))], at: site, in: area)
+    let hop = [0xeb, UInt8(bitPattern: Int8(truncatingIfNeeded: Int(gap) - Int(site + 2)))]
+    notePatch(hop, at: site, trampoline: trampoline)
+    write(hop, at: site, in: area)
     return true
   }
 

@@ -59,6 +59,12 @@ extension LinuxThread {
         hasCandidate = true
         if let result = child.report(options) { return result }
       }
+      for thread in process.threads where thread === self || !options.contains(.noThread) {
+        for tracing in thread.tracees where tracing.matches(selector) {
+          hasCandidate = true
+          if let result = tracing.report(options, to: process) { return result }
+        }
+      }
       guard hasCandidate else { throw .noChild }
       if options.contains(.noHang) { return nil }
       do throws(Errno) { try process.childQueue.sleep() } catch { throw .restartSystem }
@@ -80,31 +86,33 @@ extension Process {
   fileprivate func report(_ options: WaitOptions) -> WaitResult? {
     let keeps = options.contains(.noWait)
     if isZombie {
-      guard options.contains(.exited) else { return nil }
-      let result = waitResult(code: exitCode, detail: exitDetail, status: exitStatus)
+      // A tracer hears of the end first.
+      guard options.contains(.exited), leaderTracing == nil, endedTracees == 0 else { return nil }
+      let result = waitResult(pid, code: exitCode, detail: exitDetail, status: exitStatus)
       if !keeps {
         parent?.childrenUsage.add(result.usage)
         forget()
       }
       return result
     }
-    if hasStopToReport, options.contains(.stopped) {
+    if hasStopToReport, options.contains(.stopped), leaderTracing?.tracer.process !== parent {
       if !keeps { hasStopToReport = false }
       return waitResult(
-        code: SignalInformation.childStopped, detail: stopSignal, status: stopSignal << 8 | 0x7f)
+        pid, code: SignalInformation.childStopped, detail: stopSignal, status: stopSignal << 8 | 0x7f)
     }
     if hasContinuationToReport, options.contains(.continued) {
       if !keeps { hasContinuationToReport = false }
-      return waitResult(code: SignalInformation.childContinued, detail: Signal.continue, status: 0xffff)
+      return waitResult(
+        pid, code: SignalInformation.childContinued, detail: Signal.continue, status: 0xffff)
     }
     return nil
   }
 
-  private func waitResult(code: Int32, detail: Int32, status: Int32) -> WaitResult {
+  func waitResult(_ number: Int32, code: Int32, detail: Int32, status: Int32) -> WaitResult {
     var all = currentUsage
     all.add(childrenUsage)
     return WaitResult(
-      pid: pid, uid: credentials.realUser, code: code, detail: detail, status: status, usage: all)
+      pid: number, uid: credentials.realUser, code: code, detail: detail, status: status, usage: all)
   }
 }
 

@@ -64,11 +64,12 @@ final class ProcessSubject {
     return status
   }
 
-  /// R, S, T or Z as in proc(5).
+  /// R, S, T, t or Z as in proc(5).
   var state: UInt8 {
     if process.isZombie { return 0x5a }
-    if process.isStopped { return 0x54 }
     guard let thread else { return 0x5a }
+    if thread.tracing?.stop != nil { return 0x74 }
+    if process.isStopped, thread.tracing == nil { return 0x54 }
     return thread.isParked ? 0x53 : 0x52
   }
 }

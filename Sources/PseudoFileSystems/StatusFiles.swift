@@ -115,6 +115,7 @@ enum StatusFiles {
     case 0x52: text.add(" (running)")
     case 0x53: text.add(" (sleeping)")
     case 0x54: text.add(" (stopped)")
+    case 0x74: text.add(" (tracing stop)")
     default: text.add(" (zombie)")
     }
     func number(_ name: StaticString, _ value: Int32) {
@@ -125,7 +126,7 @@ enum StatusFiles {
     number("\nNgid:\t", 0)
     number("\nPid:\t", subject.identifier)
     number("\nPPid:\t", process.parent?.pid ?? 0)
-    number("\nTracerPid:\t", 0)
+    number("\nTracerPid:\t", subject.thread?.tracing?.tracer.tid ?? 0)
     addIdentities(process, &text)
     number("\nNStgid:\t", process.pid)
     number("\nNSpid:\t", subject.identifier)

@@ -44,8 +44,21 @@ private func unlocked(_ body: (LinuxThread) -> UInt64) -> UInt64 {
 
 @inline(never)
 private func serve(_ number: Int, _ frame: UnsafeMutablePointer<trap_frame>) {
-  let call = SystemCall(frame: frame, number: number)
   let thread = LinuxThread.running
+  if thread.tracing == nil { perform(number, frame, thread) } else { performTraced(number, frame, thread) }
+}
+
+/// With the stops that a tracer asked for (ptrace(2)), which may change the call and its result.
+@inline(never)
+private func performTraced(_ number: Int, _ frame: UnsafeMutablePointer<trap_frame>, _ thread: LinuxThread) {
+  if let wanted = thread.enterCall(number, frame) { perform(wanted, frame, thread) }
+  thread.leaveCall(frame)
+  if frame.pointee.kind == UInt64(TRAP_RETURN) { thread.callNumber = nil }
+}
+
+@inline(__always)
+private func perform(_ number: Int, _ frame: UnsafeMutablePointer<trap_frame>, _ thread: LinuxThread) {
+  let call = SystemCall(frame: frame, number: number)
   thread.callNumber = UInt64(number)
   thread.calls.begin(number)
   let sample = UInt64(thread.calls.count) % Process.systemSampling == 64 ? thread.processorNanoseconds : 0
@@ -68,7 +81,7 @@ private func serve(_ number: Int, _ frame: UnsafeMutablePointer<trap_frame>) {
     }
   }
   if sample != 0 { thread.process.addSystemSample(thread.processorNanoseconds &- sample) }
-  if frame.pointee.kind == UInt64(TRAP_RETURN) { thread.callNumber = nil }
+  if frame.pointee.kind == UInt64(TRAP_RETURN), thread.tracing == nil { thread.callNumber = nil }
   thread.calls.end(frame.pointee.rax)
   if let line { Trace.end(line, result: frame.pointee.rax) }
 }
@@ -97,6 +110,7 @@ public func libosTrap(_ frame: UnsafeMutablePointer<trap_frame>) {
 
 @inline(never)
 private func trap(_ frame: UnsafeMutablePointer<trap_frame>) {
+  if LinuxThread.running.tracing != nil { LinuxThread.running.enterTrap(frame) }
   let kind = Int(frame.pointee.kind)
   switch kind {
   case Int(TRAP_SYSTEM_CALL):
@@ -122,7 +136,8 @@ private func trap(_ frame: UnsafeMutablePointer<trap_frame>) {
 private func isMended(_ kind: Int, _ frame: UnsafeMutablePointer<trap_frame>, _ process: Process) -> Bool {
   let address = UInt(frame.pointee.address)
   let space = process.addressSpace
-  if kind == Int(TRAP_BREAKPOINT), let detour = space.detour(at: UInt(frame.pointee.rip) &- 1) {
+  let isStep = UInt32(truncatingIfNeeded: LinuxThread.running.block.pointee.trap_detail) == UInt32(SignalInformation.trapStep)
+  if kind == Int(TRAP_BREAKPOINT), !isStep, let detour = space.detour(at: UInt(frame.pointee.rip) &- 1) {
     frame.pointee.rip = UInt64(detour)
     return true
   }
@@ -142,7 +157,12 @@ private func fault(_ kind: Int, _ frame: UnsafeMutablePointer<trap_frame>) {
   // The program touches the page again afterwards.
   if kind == Int(TRAP_MEMORY) { return MemoryLimit.waitForMemory() }
   if isMended(kind, frame, thread.process) { return }
-  let code = Int32(truncatingIfNeeded: thread.block.pointee.trap_detail)
+  var code = Int32(truncatingIfNeeded: thread.block.pointee.trap_detail)
+  if kind == Int(TRAP_BREAKPOINT), code == SignalInformation.trapStep {
+    guard thread.endStep(frame) else { return }
+    code = Int32(truncatingIfNeeded: thread.block.pointee.trap_detail)
+    frame.pointee.address = frame.pointee.rip
+  }
   let signal: Int32 =
     switch kind {
     case Int(TRAP_FAULT): Signal.segmentation
@@ -193,6 +213,8 @@ private func attend(_ frame: UnsafeMutablePointer<trap_frame>) -> Way {
   if let execution = thread.execution {
     thread.execution = nil
     SystemCall(frame: frame, number: 59).run(execution)
+    thread.callNumber = 59
+    thread.reportExecution(former: thread.tid)
   }
   if thread.hasVisits { thread.performVisits() }
   if thread.process.addressSpace.hasForkAdvice { thread.process.addressSpace.applyForkAdvice() }
@@ -202,6 +224,7 @@ private func attend(_ frame: UnsafeMutablePointer<trap_frame>) -> Way {
     thread.setChildAddress = 0
     do throws(Errno) { try UserSlice.store(thread.tid, at: address) } catch {}
   }
+  if thread.tracing != nil { thread.finishCall(frame) }
   let number = thread.callNumber
   thread.callNumber = nil
   if case .exit = thread.deliverSignals(frame: frame, number: number) { return leave(thread) }
@@ -211,6 +234,7 @@ private func attend(_ frame: UnsafeMutablePointer<trap_frame>) -> Way {
 /// Ends the calling thread: what programs see of it. The host's thread goes afterwards.
 private func leave(_ thread: LinuxThread) -> Way {
   let block = thread.block
+  if thread.tracing != nil { thread.stopForExit() }
   thread.exit(code: thread.exitCode)
   ProcessTable.reclaim { (old: LinuxThread) in
     old !== thread

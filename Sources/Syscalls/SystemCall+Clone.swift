@@ -149,15 +149,19 @@ extension SystemCall {
       thread.depart(.giveBack)
       return 0
     }
+    let former = thread.tid
     try process.endOtherThreads(thread)
     run(execution)
+    thread.reportExecution(former: former)
     return 0
   }
 
   /// Set-user-ID and set-group-ID programs (execve(2)).
   private func takeOwnership(of execution: Execution) {
     var owner = process.credentials
-    if !process.hasNoNewPrivileges {
+    // A tracer must not get hold of rights that it has not (execve(2), "Effect on process attributes").
+    let isHeld = process.hasNoNewPrivileges || thread.isTracedByOthers
+    if !isHeld {
       if let user = execution.setsUser { owner.effectiveUser = user }
       if let group = execution.setsGroup { owner.effectiveGroup = group }
     }
@@ -170,7 +174,7 @@ extension SystemCall {
       process.parentDeathSignal = 0
     }
     process.assume(owner)
-    process.capabilities.execute(owner, file: process.hasNoNewPrivileges ? nil : execution.capabilities)
+    process.capabilities.execute(owner, file: isHeld ? nil : execution.capabilities)
   }
 
   /// Loads the program; past the point of no return a failure ends the process.

@@ -2,10 +2,11 @@ import ABI
 import Processes
 import Tasks
 
-/// process_vm_readv(2) and process_vm_writev(2).
+/// process_vm_readv(2), process_vm_writev(2) and ptrace(2).
 extension SystemCall {
   func dispatchProcessMemory() throws(Errno) -> Int? {
     switch number {
+    case 101: return try ptrace()
     case 310: return try process_vm(writes: false)
     case 311: return try process_vm(writes: true)
     default: return nil

@@ -31,11 +31,13 @@ extension Thread {
     if isParked { unpark() } else { attend() }
   }
 
-  /// Has this thread do the work, and waits until it has, or has ended. EINTR.
+  /// Has this thread do the work, and waits until it has, or has ended. EINTR, but for a thread that sleeps: it does the
+  /// work at once.
   public final func receive(_ visit: Visit) throws(Errno) {
+    let sleeps = isParked
     accept(visit)
     do throws(Errno) {
-      while !visit.isOver { try visit.queue.sleep() }
+      while !visit.isOver { try visit.queue.sleep(interruptible: !sleeps) }
     } catch {
       visits.removeAll { $0 === visit }
       throw error
