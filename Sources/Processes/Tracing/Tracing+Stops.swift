@@ -205,7 +205,11 @@ extension LinuxThread {
   /// may have been in the midst, are not either.
   public func enterTrap(_ frame: UnsafeMutablePointer<trap_frame>) {
     guard let tracing else { return }
-    if tracing.resumption.steps || tracing.watchpoints.areSet { frame.pointee.rflags &= ~LinuxThread.stepFlag }
+    if tracing.resumption.steps || tracing.watchpoints.areSet {
+      frame.pointee.rflags &= ~LinuxThread.stepFlag
+      // A page that was missing only: the instruction is still to come.
+      machine_store(&block.pointee.attention, 1)
+    }
     if frame.pointee.kind == UInt64(TRAP_KICK) { process.addressSpace.leaveTrampoline(frame) }
   }
 
