@@ -25,7 +25,7 @@ public struct VirtualMemoryArea {
   public var isReservation = false
   public var forkAdvice = ForkAdvice.copy
   /// Its pages may differ from the file's.
-  var wasWritable = false
+  public internal(set) var wasWritable = false
 
   public init(
     start: UInt, end: UInt, protection: Protection, isShared: Bool, inode: Inode? = nil, offset: Int64 = 0,

@@ -45,6 +45,7 @@ public final class LinuxThread: Thread {
   public var robustListLength: UInt = 0
   /// Deadline of a call that is restarted after a stop (ERESTART_RESTARTBLOCK).
   var restartDeadline: UInt64?
+  public internal(set) var restartedCall: UInt64?
   /// At most 15 bytes.
   public var name: [UInt8]
   /// sched(7): kept and reported only.

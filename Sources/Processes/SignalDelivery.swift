@@ -222,6 +222,9 @@ extension LinuxThread {
     frame.pointee.rax = number
   }
 
+  /// restart_syscall(2): goes on with `restartedCall`, whose deadline is kept.
+  static var restartCall: UInt64 { 219 }
+
   private static var interruptedResult: UInt64 { UInt64(bitPattern: -4) }
 
   private func restartWithHandler(
@@ -238,7 +241,10 @@ extension LinuxThread {
 
   private func restartWithoutHandler(_ frame: UnsafeMutablePointer<trap_frame>, _ number: UInt64) {
     switch Int64(bitPattern: frame.pointee.rax) {
-    case -512, -513, -514, -516: restart(frame, number)
+    case -512, -513, -514: restart(frame, number)
+    case -516:
+      if number != LinuxThread.restartCall { restartedCall = number }
+      restart(frame, LinuxThread.restartCall)
     default: break
     }
   }

@@ -133,6 +133,17 @@ enum MemoryFiles {
 
   // MARK: maps and smaps
 
+  /// With the host's vDSO, by which debuggers know what it is.
+  private static func shown(_ space: AddressSpace) -> [VirtualMemoryArea] {
+    let object = host.virtualSharedObject
+    let areas = Array(space.areas)
+    guard !object.isEmpty, !areas.isEmpty else { return areas }
+    return areas + [
+      VirtualMemoryArea(
+        start: object.lowerBound, end: object.upperBound, protection: [.read, .execute], isShared: false)
+    ]
+  }
+
   private static func addArea(_ area: VirtualMemoryArea, _ space: AddressSpace, _ text: inout Text) {
     let start = text.bytes.count
     text.addHexadecimal(UInt64(area.start), width: 8)
@@ -161,6 +172,7 @@ enum MemoryFiles {
 
   private static func name(_ area: VirtualMemoryArea, _ space: AddressSpace) -> [UInt8] {
     if area.isStack { return bytes("[stack]") }
+    if host.virtualSharedObject.contains(area.start) { return bytes("[vdso]") }
     if area.isHeap { return bytes("[heap]") }
     if area.frames != nil { return bytes("/dev/zero (deleted)") }
     guard let inode = area.inode else { return [] }
@@ -176,19 +188,19 @@ enum MemoryFiles {
   static func maps(_ subject: ProcessSubject) throws(Errno) -> [UInt8] {
     var text = Text()
     let space = subject.process.addressSpace
-    for area in space.areas { addArea(area, space, &text) }
+    for area in shown(space) { addArea(area, space, &text) }
     return text.bytes
   }
 
   static func smaps(_ subject: ProcessSubject) throws(Errno) -> [UInt8] {
     var text = Text()
     let space = subject.process.addressSpace
-    for area in space.areas {
+    for area in shown(space) {
       addArea(area, space, &text)
       text.addKibibytes("Size:", UInt64(area.end - area.start), width: 24)
       text.add("KernelPageSize:        4 kB\nMMUPageSize:           4 kB\n")
       let present = UInt64(MemorySizes.resident(area))
-      let isAnonymous = area.inode == nil && area.frames == nil
+      let isAnonymous = area.inode == nil && area.frames == nil || area.wasWritable && !area.isShared
       addCounts(present, isAnonymous: isAnonymous, isWritable: area.protection.contains(.write), &text)
       text.add("THPeligible:    0\nVmFlags:")
       if area.protection.contains(.read) { text.add(" rd") }

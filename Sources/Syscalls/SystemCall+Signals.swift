@@ -46,6 +46,9 @@ extension SystemCall {
       try thread.suspend(try signalSet(a))
       return 0
     case 131: return try sigaltstack()
+    case 219:
+      guard let number = thread.restartedCall else { throw .interrupted }
+      return try SystemCall(frame: frame, number: Int(number)).dispatch()
     default: return nil
     }
   }
