@@ -61,7 +61,8 @@ extension AddressSpace {
   /// A site that was restored gets its jump again. False: it never had one.
   func patchAgain(after: UInt) -> Bool {
     guard
-      let index = patchedSites.firstIndex(where: { !$0.isPadding && $0.address + UInt($0.count) + 2 == after })
+      let index = patchedSites.firstIndex(where: { !$0.isPadding && $0.address + UInt($0.count) + 2 == after }
+      )
     else { return false }
     guard !patchedSites[index].isPatched else { return true }
     patchedSites[index].isPatched = true
@@ -104,7 +105,9 @@ extension AddressSpace {
       guard isInside || site.isPadding && place == site.address,
         let start = patchedSites.first(where: { $0.trampoline == site.trampoline && !$0.isPadding })
       else { continue }
-      if gateHasKeys, isInside { unpack(frame, at: offset, loadsNumber: start.count == 5 && start.original & 0xff == 0xb8) }
+      if gateHasKeys, isInside {
+        unpack(frame, at: offset, loadsNumber: start.count == 5 && start.original & 0xff == 0xb8)
+      }
       frame.pointee.rip = UInt64(start.address)
       return
     }

@@ -191,7 +191,9 @@ extension LinuxThread {
       process.actions[signal].handler = SignalAction.defaultHandler
       mask.remove(SignalSet(signal))
     }
-    if process.actions[signal].handler == SignalAction.defaultHandler, tracing == nil { process.isProtected = false }
+    if process.actions[signal].handler == SignalAction.defaultHandler, tracing == nil {
+      process.isProtected = false
+    }
     var information = SignalInformation(signal, code: code)
     information.address = address
     _ = pending.add(information, limit: .max)

@@ -187,8 +187,9 @@ extension Process {
 
   /// SIGCHLD for a stop or a continuation, and a look for those who wait(2).
   private func notifyParent(code: Int32, status: Int32) {
-    // A parent that traces its child hears of each thread.
-    guard let parent, leaderTracing?.tracer.process !== parent else { return }
+    guard let parent else { return }
+    // A parent that traces its child hears of each thread's stop.
+    if code == SignalInformation.childStopped, leaderTracing?.tracer.process === parent { return }
     let action = parent.actions[Signal.child]
     if action.flags & SignalAction.noChildStop == 0, action.handler != SignalAction.ignoreHandler {
       parent.notify(childInformation(signal: Signal.child, code: code, status: status))

@@ -136,7 +136,9 @@ private func trap(_ frame: UnsafeMutablePointer<trap_frame>) {
 private func isMended(_ kind: Int, _ frame: UnsafeMutablePointer<trap_frame>, _ process: Process) -> Bool {
   let address = UInt(frame.pointee.address)
   let space = process.addressSpace
-  let isStep = UInt32(truncatingIfNeeded: LinuxThread.running.block.pointee.trap_detail) == UInt32(SignalInformation.trapStep)
+  let isStep =
+    UInt32(truncatingIfNeeded: LinuxThread.running.block.pointee.trap_detail)
+    == UInt32(SignalInformation.trapStep)
   if kind == Int(TRAP_BREAKPOINT), !isStep, let detour = space.detour(at: UInt(frame.pointee.rip) &- 1) {
     frame.pointee.rip = UInt64(detour)
     return true

@@ -42,13 +42,15 @@ extension SystemCall {
     return done
   }
 
-  /// What ptrace(2) asks of who attaches: the same user and group by all ids and a dumpable process, or root. EPERM.
+  /// What ptrace(2) asks of who attaches: the same user and group by all ids, a dumpable process and no fewer
+  /// capabilities, or root. EPERM.
   func checkAttachment(to other: Process) throws(Errno) {
     if other === process || process.credentials.isPrivileged { return }
     let (mine, its) = (process.credentials, other.credentials)
     guard its.realUser == mine.realUser, its.effectiveUser == mine.realUser, its.savedUser == mine.realUser,
       its.realGroup == mine.realGroup, its.effectiveGroup == mine.realGroup,
-      its.savedGroup == mine.realGroup, other.dumpable == 1
+      its.savedGroup == mine.realGroup, other.dumpable == 1,
+      other.capabilities.permitted & ~process.capabilities.permitted == 0
     else { throw .notPermitted }
   }
 

@@ -48,7 +48,8 @@ extension SystemCall {
     case 0x4201: try UserSlice.store(tracee.message, at: d)
     case 1, 2: try UserSlice.store(try tracedWord(tracee, at: c), at: d)
     case 4, 5:
-      guard (try? tracee.thread.process.writeMemory(littleEndian(UInt64(d)), at: c, isForced: true)) == 8 else {
+      guard (try? tracee.thread.process.writeMemory(littleEndian(UInt64(d)), at: c, isForced: true)) == 8
+      else {
         throw .inputOutput
       }
     case 0x420e: return try callInformation(tracee)
@@ -172,7 +173,8 @@ extension SystemCall {
     try UserSlice.store(UInt(count), at: d &+ 8)
   }
 
-  private func storeRegisterSet(_ target: LinuxThread, _ base: UInt, _ count: Int, _ size: Int) throws(Errno) {
+  private func storeRegisterSet(_ target: LinuxThread, _ base: UInt, _ count: Int, _ size: Int) throws(Errno)
+  {
     if c == 1 {
       var all = target.userRegisters
       all.replaceSubrange(0..<count / 8, with: try words(at: base, count / 8))

@@ -109,7 +109,7 @@ STRACE = [
      "strace -f -o F sh -c 'cat /etc/hostname >/dev/null | head -1; (exit 3); sleep 0.05 & wait'; "
      "grep -oE '(execve\\(.[a-z/]*|pipe2|exited with .)' F | sort"),
     ("a count", "strace -c -o F true; head -1 F; strace -c -f -o F sh -c 'ls /dev/null; true'; grep -cE 'execve|openat' F"),
-    ("an error injected", "strace -o F -e inject=openat:error=EACCES:when=2+ cat /etc/hostname; echo $?; grep -c INJECTED F"),
+    ("an error injected", "strace -o F -P /etc/hostname -e inject=openat:error=EACCES cat /etc/hostname; echo $?; grep -c INJECTED F"),
     ("a result injected", "strace -o F -e trace=write -e inject=write:retval=5 sh -c 'echo lost'; echo $?; cat F"),
     ("a signal injected", "strace -o F -e inject=write:signal=TERM sh -c 'echo x; echo y'; echo $?; tail -2 F"),
     ("signals", "strace -f -e trace=none -e signal=all -o F "

@@ -19,14 +19,16 @@ extension LinuxThread {
     return [
       frame.r15, frame.r14, frame.r13, frame.r12, frame.rbp, frame.rbx, isGate ? frame.rflags : frame.r11,
       frame.r10, frame.r9, frame.r8, frame.rax, frame.rcx, frame.rdx, frame.rsi, frame.rdi,
-      callNumber ?? .max, frame.rip, 0x33, frame.rflags, frame.rsp, 0x2b, UInt64(threadPointer), 0, 0, 0, 0, 0,
+      callNumber ?? .max, frame.rip, 0x33, frame.rflags, frame.rsp, 0x2b, UInt64(threadPointer), 0, 0, 0, 0,
+      0,
     ]
   }
 
   /// EIO for what a program could not have: addresses of the libOS, other segments, a GS base.
   public func setUserRegisters(_ words: [UInt64]) throws(Errno) {
     guard words.count == UserRegisters.count, trap_frame.isProgramAddress(words[16]),
-      words[19] <= 0x7fff_ffff_ffff, words[17] == 0x33, words[20] == 0x2b, words[21] < UInt64(UserSlice.limit),
+      words[19] <= 0x7fff_ffff_ffff, words[17] == 0x33, words[20] == 0x2b,
+      words[21] < UInt64(UserSlice.limit),
       words[22] == 0, words[23..<27].allSatisfy({ $0 == 0 || $0 == 0x2b })
     else { throw .inputOutput }
     if UInt(words[21]) != threadPointer {
@@ -36,7 +38,8 @@ extension LinuxThread {
     let frame = block.pointee.frame!
     frame.pointee.makeComplete()
     frame.pointee.load(user: words)
-    callNumber = Int64(bitPattern: words[UserRegisters.systemCall]) < 0 ? nil : words[UserRegisters.systemCall]
+    callNumber =
+      Int64(bitPattern: words[UserRegisters.systemCall]) < 0 ? nil : words[UserRegisters.systemCall]
   }
 
   // MARK: Vector registers

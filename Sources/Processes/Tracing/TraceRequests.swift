@@ -29,7 +29,8 @@ extension LinuxThread {
 
   /// PTRACE_ATTACH, PTRACE_SEIZE; rights are checked. EPERM for what is traced already, or of the own process.
   public func trace(_ target: LinuxThread, isSeized: Bool, options: TraceOptions) throws(Errno) {
-    guard target.process !== process, target.tracing == nil, !target.hasExited, !target.process.isExiting else {
+    guard target.process !== process, target.tracing == nil, !target.hasExited, !target.process.isExiting
+    else {
       throw .notPermitted
     }
     _ = Tracing(tracer: self, thread: target, isSeized: isSeized, options: options)
@@ -81,7 +82,7 @@ extension Tracing {
     if isListening { return notice() }
     guard stop?.code ?? 0 < TraceEvent.stop.rawValue << 8 else { return }
     wantsStop = true
-    if stop == nil { thread.interrupt() }
+    thread.interrupt()
   }
 
   /// PTRACE_LISTEN. EIO unless in PTRACE_EVENT_STOP.
@@ -124,7 +125,8 @@ extension Tracing {
     if let stop, hasReport, !isListening {
       if !keeps { reported() }
       return thread.process.waitResult(
-        thread.tid, code: stop.kind == .group ? SignalInformation.childStopped : SignalInformation.childTrapped,
+        thread.tid,
+        code: stop.kind == .group ? SignalInformation.childStopped : SignalInformation.childTrapped,
         detail: stop.code, status: stop.code << 8 | 0x7f)
     }
     guard options.contains(.exited), thread.hasExited else { return nil }

@@ -112,7 +112,9 @@ extension LinuxThread {
   func traceEvent(_ arguments: CloneArguments) -> TraceEvent? {
     guard let tracing, !arguments.flags.contains(.untraced) else { return nil }
     let event: TraceEvent =
-      if arguments.flags.contains(.vfork) { .vfork } else if arguments.exitSignal != Signal.child { .clone } else { .fork }
+      if arguments.flags.contains(.vfork) { .vfork } else if arguments.exitSignal != Signal.child {
+        .clone
+      } else { .fork }
     return tracing.options.contains(event.option) ? event : nil
   }
 
