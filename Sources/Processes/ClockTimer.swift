@@ -82,6 +82,15 @@ public class ClockTimer: Timer {
   /// It has expired, and `missed` times more that nobody was told of. May set it anew.
   func expire(missed: UInt64) {}
 
+  /// What `expiration` is compared with.
+  private final var time: UInt64 { clock.isProcessorTime ? clock.reading ?? 0 : host.monotonicNanoseconds }
+
+  /// Has it expire in so many nanoseconds.
+  final func set(after nanoseconds: UInt64) {
+    let (sum, overflow) = time.addingReportingOverflow(nanoseconds)
+    set(overflow ? .max - 1 : sum)
+  }
+
   /// Has it expire at `expiration`, or never.
   final func set(_ expiration: UInt64?) {
     disarm()
@@ -89,13 +98,13 @@ public class ClockTimer: Timer {
     guard let expiration else { return }
     guard clock.isProcessorTime else { return arm(expiration) }
     lastWait = 0
-    look(clock.reading ?? 0, host.monotonicNanoseconds)
+    look(time, host.monotonicNanoseconds)
   }
 
   /// Nanoseconds until it expires; 0 while it is not set.
   final var remaining: UInt64 {
     guard let expiration else { return 0 }
-    let now = clock.isProcessorTime ? clock.reading ?? 0 : host.monotonicNanoseconds
+    let now = time
     // Never 0 for one that is set.
     return expiration > now ? expiration - now : 1
   }

@@ -92,7 +92,7 @@ extension Process {
     let old = try intervalTimer(which)
     guard let timer = try intervalTimerSlot(which, create: true) else { throw .invalid }
     timer.interval = setting.interval
-    timer.set(setting.value > 0 ? expiration(on: timer.clock, after: setting.value) : nil)
+    if setting.value > 0 { timer.set(after: setting.value) } else { timer.set(nil) }
     return old
   }
 
@@ -117,12 +117,6 @@ extension Process {
       return profilingTimer
     default: throw .invalid
     }
-  }
-
-  private func expiration(on clock: TimerClock, after nanoseconds: UInt64) -> UInt64 {
-    let now = clock.isProcessorTime ? clock.reading ?? 0 : host.monotonicNanoseconds
-    let (sum, overflow) = now.addingReportingOverflow(nanoseconds)
-    return overflow ? .max - 1 : sum
   }
 
   /// timer_create(2): the new timer's id. `notification` is SIGEV_SIGNAL 0, NONE 1 or THREAD_ID 4 (THREAD 2 is the C
@@ -165,7 +159,7 @@ extension Process {
     if setting.value == 0 {
       timer.set(nil)
     } else if !isAbsolute {
-      timer.set(expiration(on: timer.clock, after: setting.value))
+      timer.set(after: setting.value)
     } else {
       timer.set(timer.clock == .realtime ? Clock.monotonic(fromRealtime: setting.value) : setting.value)
     }

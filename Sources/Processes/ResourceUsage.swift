@@ -43,8 +43,10 @@ extension Process {
   }
 
   private func share() {
-    guard !threads.isEmpty else { return }
-    let total = processorNanoseconds
+    if !threads.isEmpty { share(processorNanoseconds) }
+  }
+
+  private func share(_ total: UInt64) {
     guard total > usage.total else { return }
     usage.system = max(usage.system, min(sampledSystemNanoseconds, total - usage.user))
     usage.user = total - usage.system
@@ -64,13 +66,10 @@ extension Process {
   /// The last thread goes: its host process and what that knows end with it. A borrowed thread's time is its lender's.
   func keepUsage(of last: LinuxThread) {
     guard !last.isBorrowing else { return }
-    let before = usage.total
     endedHostNanoseconds &+= host.processorNanoseconds(last.block, wholeProcess: true)
-    let total = max(endedHostNanoseconds, before)
-    usage.system = max(usage.system, min(sampledSystemNanoseconds, total - usage.user))
-    usage.user = total - usage.system
+    share(endedHostNanoseconds)
     usage.peakResident = max(usage.peakResident, host.peakResidentBytes)
-    ProcessTable.endedProcessorNanoseconds &+= total
+    ProcessTable.endedProcessorNanoseconds &+= usage.total
   }
 }
 

@@ -69,19 +69,9 @@ extension SignalInformation {
     return bytes
   }
 
-  /// What rt_sigqueueinfo(2) was given; nil for a buffer that is too short.
-  public init?(signal: Int32, encoded bytes: [UInt8]) {
-    guard bytes.count >= 32 else { return nil }
-    self.init(signal, code: Int32(bitPattern: bytes.field32(8)))
-    error = Int32(bitPattern: bytes.field32(4))
-    pid = Int32(bitPattern: bytes.field32(16))
-    uid = bytes.field32(20)
-    value = bytes.field64(24)
-  }
-
-  /// What PTRACE_SETSIGINFO was given: 128 bytes.
-  public init(encoded bytes: [UInt8]) {
-    self.init(Int32(bitPattern: bytes.field32(0)), code: Int32(bitPattern: bytes.field32(8)))
+  /// What rt_sigqueueinfo(2) or PTRACE_SETSIGINFO was given, 128 bytes: of `signal`, or of the one that they say.
+  public init(signal: Int32? = nil, encoded bytes: [UInt8]) {
+    self.init(signal ?? Int32(bitPattern: bytes.field32(0)), code: Int32(bitPattern: bytes.field32(8)))
     error = Int32(bitPattern: bytes.field32(4))
     address = UInt(bytes.field64(16))
     pid = Int32(bitPattern: bytes.field32(16))

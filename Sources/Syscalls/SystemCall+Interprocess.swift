@@ -71,11 +71,9 @@ extension SystemCall {
     guard d == 0 else { throw .invalid }
     let number = try processNumber(of: file)
     if c != 0 {
-      guard
-        let information = SignalInformation(signal: int(b), encoded: try UserSlice(c, 128).bytes())
-      else { throw .invalid }
       // EINVAL: what the information says it is.
-      guard information.signal == Int32(bitPattern: try UserSlice.load(c, UInt32(0))) else { throw .invalid }
+      let information = SignalInformation(encoded: try UserSlice(c, 128).bytes())
+      guard information.signal == int(b) else { throw .invalid }
       try thread.queue(information, process: number)
     } else {
       try thread.kill(number, int(b))

@@ -58,10 +58,7 @@ extension SystemCall {
   }
 
   private func information(_ address: UInt, _ signal: Int32) throws(Errno) -> SignalInformation {
-    guard let result = SignalInformation(signal: signal, encoded: try UserSlice(address, 128).bytes()) else {
-      throw .invalid
-    }
-    return result
+    SignalInformation(signal: signal, encoded: try UserSlice(address, 128).bytes())
   }
 
   private func sigtimedwait() throws(Errno) -> Int {

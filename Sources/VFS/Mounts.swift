@@ -47,8 +47,7 @@ public enum MountTable {
     enter(
       Mount(
         identifier: freeIdentifier, place: bytes("/"), type: type, source: bytes(source), root: root,
-        point: nil,
-        flags: 0))
+        point: nil, flags: 0))
   }
 
   /// Shows `root` in place of `directory`. `place`, `type` and `source` are what /proc/mounts tells. A mount that moves
@@ -62,8 +61,7 @@ public enum MountTable {
     enter(
       Mount(
         identifier: identifier ?? freeIdentifier, place: place, type: type, source: source ?? bytes(type),
-        root: root,
-        point: directory, flags: flags))
+        root: root, point: directory, flags: flags))
   }
 
   /// The least that no mount has.

@@ -19,7 +19,7 @@ import Testing
       Devices.processors = processors
       defer { Devices.processors = before }
       let threads = 6
-      let turns = 4000
+      let turns = 20_000
       let count = Count()
       let finished = DispatchSemaphore(value: 0)
       for _ in 0..<threads {
