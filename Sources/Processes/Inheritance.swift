@@ -8,6 +8,8 @@ extension LinuxThread {
     name = thread.name
     inputOutputPriority = thread.inputOutputPriority
     login = thread.login
+    timerSlack = thread.timerSlack
+    usualTimerSlack = thread.timerSlack
     if !thread.resetsSchedulingOnFork || thread.schedulingPolicy == 3 {
       schedulingPolicy = thread.schedulingPolicy
       schedulingPriority = thread.schedulingPriority

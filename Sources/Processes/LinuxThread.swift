@@ -48,6 +48,9 @@ public final class LinuxThread: Thread {
   public internal(set) var restartedCall: UInt64?
   /// At most 15 bytes.
   public var name: [UInt8]
+  /// PR_SET_TIMERSLACK in nanoseconds, and what it goes back to.
+  public var timerSlack: UInt = 50_000
+  public var usualTimerSlack: UInt = 50_000
   /// sched(7): kept and reported only.
   public var schedulingPolicy: Int32 = 0
   public var schedulingPriority: Int32 = 0

@@ -17,7 +17,9 @@ enum InterfaceRequest {
     case 0x5421:
       let isOn = try UserSlice.load(argument, Int32(0)) != 0
       socket.flags = isOn ? socket.flags | 0o4000 : socket.flags & ~0o4000
-    case 0x8905: try UserSlice.store(Int32(0), at: argument)  // SIOCATMARK: there is no urgent data
+    case 0x8905:  // SIOCATMARK: there is no urgent data
+      guard socket is TCPSocket else { throw .notTerminal }
+      try UserSlice.store(Int32(0), at: argument)
     default: try answer(request, argument)
     }
     return 0

@@ -10,6 +10,12 @@ extension SystemCall {
     return file.path ?? Path(inode: file.inode, name: [], parent: nil)
   }
 
+  /// utimensat(2) without a name means the descriptor; EFAULT when that is none but the working directory.
+  private func describedWithoutName() throws(Errno) -> Path {
+    guard int(a) != SystemCall.workingDirectory else { throw .badAddress }
+    return try described(int(a))
+  }
+
   func chmod() throws(Errno) -> Int {
     try process.fileSystem.changeMode(
       try place(SystemCall.workingDirectory, a, flags: 0), unsigned(b) & 0o7777)
@@ -87,7 +93,7 @@ extension SystemCall {
       if values.0 == nil, values.1 == nil { return 0 }
     }
     // A null name means the descriptor's file (futimens(3)).
-    let path = b == 0 ? try described(int(a)) : try place(int(a), b, flags: unsigned(d))
+    let path = b == 0 ? try describedWithoutName() : try place(int(a), b, flags: unsigned(d))
     return try setTimes(path, values.0, values.1, isNow: isNow)
   }
 
@@ -114,7 +120,7 @@ extension SystemCall {
   }
 
   func futimesat() throws(Errno) -> Int {
-    let path = b == 0 ? try described(int(a)) : try place(int(a), b, flags: 0)
+    let path = b == 0 ? try describedWithoutName() : try place(int(a), b, flags: 0)
     return try setTimes(path, microsecondsAt: c)
   }
 

@@ -84,8 +84,8 @@ extension SystemCall {
     var own = process.capabilities
     let (effective, permitted) = (sets[0] & Capabilities.all, sets[1] & Capabilities.all)
     let inheritable = sets[2] & Capabilities.all
-    // CAP_SETPCAP (8) lets more be inherited than is permitted.
-    if own.effective & 1 << 8 == 0, inheritable & ~(own.inheritable | own.permitted) != 0 {
+    // CAP_SETPCAP lets more be inherited than is permitted.
+    if !maySetCapabilities, inheritable & ~(own.inheritable | own.permitted) != 0 {
       throw .notPermitted
     }
     guard permitted & ~own.permitted == 0, effective & ~permitted == 0,
@@ -120,16 +120,20 @@ extension SystemCall {
       try UserSlice(b, 16).store(name)
     case 21: return 0  // PR_GET_SECCOMP: no filter of its own
     case 25: try UserSlice.store(Int32(1), at: b)  // PR_GET_TSC: PR_TSC_ENABLE
-    case 29: return 0
-    case 30: return 50000
+    // The slack is kept and told; timers are as exact as the host's.
+    case 29: thread.timerSlack = b == 0 ? thread.usualTimerSlack : b
+    case 30: return Int(clamping: thread.timerSlack)
     case 36: process.isChildSubreaper = b != 0
     case 37: try UserSlice.store(Int32(process.isChildSubreaper ? 1 : 0), at: b)
     case 38:
       guard b == 1, c == 0, d == 0, e == 0 else { throw .invalid }
       process.hasNoNewPrivileges = true
-    case 39: return process.hasNoNewPrivileges ? 1 : 0
+    case 39:
+      guard b | c | d | e == 0 else { throw .invalid }
+      return process.hasNoNewPrivileges ? 1 : 0
     case 40: try UserSlice.store(thread.clearChildAddress, at: b)
-    case 41, 42: return 0  // PR_SET_THP_DISABLE, PR_GET_THP_DISABLE
+    case 41, 42:  // PR_SET_THP_DISABLE, PR_GET_THP_DISABLE
+      guard c | d | e == 0, int(a) == 41 || b == 0 else { throw .invalid }
     case 0x5961_6d61: return 0  // PR_SET_PTRACER
     default: return try capabilityControl()
     }
@@ -147,6 +151,9 @@ extension SystemCall {
     return name
   }
 
+  /// CAP_SETPCAP
+  private var maySetCapabilities: Bool { process.capabilities.effective & 1 << 8 != 0 }
+
   private func capabilityControl() throws(Errno) -> Int {
     func mask(_ number: UInt) throws(Errno) -> UInt64 {
       guard number <= Capabilities.lastNumber else { throw .invalid }
@@ -160,13 +167,15 @@ extension SystemCall {
     case 23: return process.capabilities.bounding & (try mask(b)) != 0 ? 1 : 0
     case 24:
       let bit = try mask(b)
-      guard process.credentials.isPrivileged else { throw .notPermitted }
+      guard maySetCapabilities else { throw .notPermitted }
       process.capabilities.bounding &= ~bit
     case 27: return Int(process.capabilities.secureBits)
     case 28:
-      guard process.credentials.isPrivileged else { throw .notPermitted }
+      guard maySetCapabilities else { throw .notPermitted }
       process.capabilities.secureBits = unsigned(b)
-    case 47: return try ambientControl(try b == 4 ? 0 : mask(c))
+    case 47:
+      guard d | e == 0, b != 4 || c == 0 else { throw .invalid }
+      return try ambientControl(try b == 4 ? 0 : mask(c))
     default: throw .invalid
     }
     return 0

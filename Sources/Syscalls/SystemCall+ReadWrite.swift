@@ -29,6 +29,7 @@ extension SystemCall {
     let file = try file(descriptor)
     if file.inode.type == 0o010000 || file.inode.type == 0o140000 { throw .illegalSeek }
     guard writes ? file.isWritable : file.isReadable else { throw .badFileDescriptor }
+    if file.inode.type == 0o040000 { throw .isDirectory }
     return file
   }
 

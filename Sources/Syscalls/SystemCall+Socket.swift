@@ -67,8 +67,8 @@ extension SystemCall {
     let flags = try socketFlags(type)
     guard int(a) == 1 else {
       guard int(a) == 2 || int(a) == 10 else { throw .addressFamilyNotSupported }
-      // TCP for streams, UDP for datagrams; pairs of neither.
-      let isKnown = int(c) == 0 || int(c) == (type & 0xf == 1 ? 6 : 17)
+      // TCP for streams, UDP for datagrams, any but 0 for raw sockets; pairs of none.
+      let isKnown = type & 0xf == 3 ? int(c) != 0 : int(c) == 0 || int(c) == (type & 0xf == 1 ? 6 : 17)
       throw isKnown ? .notSupported : .protocolNotSupported
     }
     let result = try UserSlice(d, 8)
@@ -107,7 +107,7 @@ extension SystemCall {
     let room = try UserSlice.load(lengthPointer, Int32(0))
     guard room >= 0 else { throw .invalid }
     let count = min(Int(room), address.count)
-    try UserSlice(pointer, count).store(Array(address[..<count]))
+    if count > 0 { try UserSlice(pointer, count).store(Array(address[..<count])) }
     try UserSlice.store(Int32(address.count), at: lengthPointer)
   }
 

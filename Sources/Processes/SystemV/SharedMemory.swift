@@ -45,7 +45,9 @@ public final class SharedSegment: SystemVObject {
 /// shmget(2), shmat(2), shmdt(2), shmctl(2).
 public enum SharedMemory {
   nonisolated(unsafe) static var segments = SystemVTable<SharedSegment>(maximum: 4096)
+  /// SHM_DEST, SHM_LOCKED
   private static var isDestroyed: UInt32 { 0o1000 }
+  private static var isLocked: UInt32 { 0o2000 }
 
   /// Segments marked for destruction go with their last attachment; looked at whenever somebody asks.
   private static func prune() {
@@ -137,7 +139,10 @@ public enum SharedMemory {
       record.pad(to: 72)
       try UserSlice(buffer, 72).store(record.bytes)
       return segments.highestIndex
-    case 11, 12: _ = try segments.object(identifier)
+    case 11, 12:  // SHM_LOCK, SHM_UNLOCK: memory is never written out, the mark alone is kept
+      let segment = try segments.object(identifier)
+      try segment.checkOwner(process.credentials)
+      segment.mode = command == 11 ? segment.mode | isLocked : segment.mode & ~isLocked
     case 13, 15:  // SHM_STAT, SHM_STAT_ANY
       let segment = try segments.object(index: identifier)
       if command == 13 { try segment.check(4, process.credentials) }

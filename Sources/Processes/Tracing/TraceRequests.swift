@@ -33,12 +33,17 @@ extension LinuxThread {
     else {
       throw .notPermitted
     }
-    _ = Tracing(tracer: self, thread: target, isSeized: isSeized, options: options)
+    let tracing = Tracing(tracer: self, thread: target, isSeized: isSeized, options: options)
     if !isSeized {
       try target.send(SignalInformation(Signal.stop, code: SignalInformation.kernel), fromOutside: true)
     }
-    // A thread in its process's stop goes over to a stop for the tracer.
-    if target.process.isStopping { target.process.stopQueue.wake() }
+    // A thread in its process's stop goes over to a stop for the tracer, which may count on that at once.
+    guard target.process.isStopping else { return }
+    let wasStopped = target.process.isStopped
+    target.process.stopQueue.wake()
+    while wasStopped, tracing.stop == nil, target.process.isStopping, !target.hasExited {
+      do throws(Errno) { try process.childQueue.sleep() } catch { return }
+    }
   }
 
   /// This thread ends, or another program begins: nobody is traced by it any longer.
